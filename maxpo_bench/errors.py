@@ -1,0 +1,21 @@
+"""The three ways a run can end badly, and who is to blame for each."""
+
+import difflib
+
+
+class InputError(ValueError):
+    """Bad input from a person: one clear line saying what is wrong, where, and what to do. Exit code 2."""
+
+
+class Fault(RuntimeError):
+    """Something broke in the middle of a run (an environment or a verifier raised). The cell ends `failed`."""
+
+
+class Diverged(RuntimeError):
+    """Learning itself blew up (NaN or infinite loss). A scientific outcome: the cell ends `diverged`, exit code 0."""
+
+
+def did_you_mean(name, candidates):
+    """", did you mean 'x'?" for the nearest of the candidates; "" when nothing is near."""
+    near = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.5)
+    return f", did you mean {near[0]!r}?" if near else ""

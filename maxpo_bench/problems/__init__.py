@@ -1,0 +1,107 @@
+"""What can be sampled. One file per kind of problem; a task file's `kind` names the file (or path.py:Class).
+
+A problem draws groups of samples from a policy, gives each a reward, and knows the log-probabilities to push on. The
+training loop (maxpo_bench/training.py) sees nothing else of it.
+"""
+
+import importlib
+import importlib.util
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maxpo_bench.errors import InputError
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation on held-out prompts or start states gave."""
+
+    rewards: object
+    """array [S, P, n] float64: S seeds, P prompts, n samples each."""
+    extras: dict = field(default_factory=dict)
+    """name -> list of S floats, further columns of curve.csv (entropy, distinct-answer rate, ...)."""
+
+
+class Problem:
+    """Base class. S = len(seeds) runs side by side, G groups per step, N samples per group.
+
+    Same bytes for a seed whatever other seeds run beside it: noise comes from streams.generator per seed.
+    """
+
+    row_wise = False
+    """True: log_probs is asked for chosen rows, so that rows with advantage 0 cost nothing (language models)."""
+
+    def __init__(self, task, seeds, base=None):
+        """base: folder of the base policy (results/base/<task>), for problems that are warm-started."""
+        self.task, self.seeds, self.base = task, tuple(seeds), base
+        self.verifier_errors = 0  # samples whose reward could not be computed; counted, never silently 0
+
+    def initial_policy(self):
+        """The policy every estimator starts from: an nn.Module whose parameters have a leading axis S."""
+        raise NotImplementedError
+
+    def policy_states(self, policy):
+        """One state dict per seed, without the leading axis."""
+        state = policy.state_dict()
+        return [{name: tensor[s].detach().clone() for name, tensor in state.items()} for s in range(len(self.seeds))]
+
+    def load_states(self, policy, states):
+        """The inverse of policy_states."""
+        import torch
+
+        policy.load_state_dict({name: torch.stack([state[name] for state in states]) for name in states[0]})
+
+    def sample(self, policy, step, purpose="train", groups=None, group_size=None):
+        """Draw G groups of N samples per seed, without gradient. Returns a batch, known to this problem alone."""
+        raise NotImplementedError
+
+    def reward(self, batch):
+        """Outcome of each sample: tensor [S, G, N] float64."""
+        raise NotImplementedError
+
+    def log_probs(self, policy, batch, rows=None):
+        """Log-probability of each sample, differentiable: [S, G, N]; of rows of the flattened S*G*N: [len(rows)]."""
+        raise NotImplementedError
+
+    def reference_log_probs(self, batch, rows=None):
+        """The same under the base policy, for a KL term; only problems with a base policy have it."""
+        raise InputError(f"task {self.task.name}: loss.kl: kind {self.task.kind} has no base policy to stay close to")
+
+    def score_norms(self, batch):
+        """Squared logit-space score norm of each sample, [S, G, N]; None when unknown."""
+        return None
+
+    def scores(self, policy, batch):
+        """Gradient of each sample's log-probability by all parameters: [S, G*N, D] (variance.py)."""
+        raise NotImplementedError
+
+    def evaluate(self, policy, step, prompts, samples):
+        """Draw `samples` samples for each of `prompts` held-out prompts or start states. Returns an Evaluation."""
+        raise NotImplementedError
+
+    def exact(self, policy, ks):
+        """Exact J_k for each k: differentiable [S, len(ks)]; None where there is no exact reference."""
+        return None
+
+    def exact_gradient(self, policy, k):
+        """Exact gradient of J_k, [S, D] in the order of scores; None where there is no exact reference."""
+        return None
+
+
+def build(task, seeds, base=None):
+    """The problem of a task, for the given seeds. InputError when the kind is unknown or its extra is not installed."""
+    if ".py:" in task.kind:
+        file, class_name = task.kind.split(":")
+        path = task.path.parent / file
+        spec = importlib.util.spec_from_file_location(f"maxpo_bench_task_{path.stem}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, class_name):
+            raise InputError(f"{task.path.name}: kind: {file} has no class {class_name}")
+        return getattr(module, class_name)(task, seeds, base)
+    here = Path(__file__).parent
+    if (here / "prompts" / f"{task.kind}.py").is_file():  # a source of prompts for a language model
+        module = importlib.import_module("maxpo_bench.problems.language")
+    else:
+        module = importlib.import_module(f"maxpo_bench.problems.{task.kind}")
+    return module.PROBLEM(task, seeds, base)

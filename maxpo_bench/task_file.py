@@ -1,0 +1,301 @@
+"""Task files: what may stand in tasks/<name>.yaml, read and checked here. Imports no torch.
+
+SCHEMA is the one page that lists every legal key. A task is one YAML; its `kind` says which sections it has.
+"""
+
+import difflib
+import hashlib
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from maxpo_bench.errors import InputError, did_you_mean
+
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Key:
+    """One legal key of a task file."""
+
+    type: type | tuple
+    default: object = REQUIRED
+    low: float | None = None  # smallest legal value
+    high: float | None = None  # largest legal value
+    choices: tuple = ()
+    doc: str = ""
+
+
+COMMON = {
+    "version": Key(int, low=1, high=1, doc="format of this file"),
+    "kind": Key(str, doc="what is sampled; the key of KINDS, or path.py:Class beside the YAML"),
+    "tags": Key(list, default=(), doc="words to filter by"),
+    "title": Key(str, doc="one line for the report"),
+    "k": Key(int, low=1, doc="the target: J_k = E[max of k samples]"),
+    "group_size": Key(int, low=2, doc="N, completions per prompt or episodes per start state"),
+    "groups": Key(int, default=1, low=1, doc="prompts or start states per step"),
+    "steps": Key(int, low=1, doc="policy updates"),
+    "seeds": Key(int, default=10, low=1, doc="the cell runs seeds 0 .. seeds-1"),
+    "optimiser": {
+        "name": Key(str, default="adam", choices=("adam", "adamw", "sgd")),
+        "lr": Key(float, low=0.0),
+        "betas": Key(list, default=(0.9, 0.999)),
+        "weight_decay": Key(float, default=0.0, low=0.0),
+        "warmup_steps": Key(int, default=0, low=0, doc="linear warm-up of the learning rate"),
+    },
+    "evaluation": {
+        "every": Key(int, default=0, low=0, doc="steps between evaluations along training; 0: only first and last"),
+        "prompts": Key(int, default=1, low=1, doc="held-out prompts or start states, first and last evaluation"),
+        "samples": Key(int, default=64, low=2, doc="n samples per prompt, first and last evaluation"),
+        "curve_prompts": Key(int, default=0, low=0, doc="prompts for the evaluations in between; 0: as above"),
+        "curve_samples": Key(int, default=0, low=0, doc="samples for the evaluations in between; 0: as above"),
+    },
+    "score": {
+        "success": Key(float, default=1.0, doc="a sample passes when its reward is at least this"),
+    },
+    "variance": {
+        "groups": Key(int, default=256, low=8, doc="M, groups drawn to measure the gradient estimator"),
+    },
+    "loss": {
+        "clip": Key(float, default=0.0, low=0.0, doc="PPO clip range; 0: plain policy gradient"),
+        "epochs": Key(int, default=1, low=1, doc="passes over each batch; more than 1 wants a clip"),
+        "kl": Key(float, default=0.0, low=0.0, doc="weight of KL(policy || base policy)"),
+        "micro_batch": Key(int, default=0, low=0, doc="rows per backward pass; 0: all at once"),
+        "max_grad_norm": Key(float, default=0.0, low=0.0, doc="0: no clipping (it binds for max@k and not for means)"),
+    },
+}
+
+_ENV = {
+    "id": Key(str, doc="any registered gymnasium id"),
+    "kwargs": Key(dict, default={}),
+    "wrappers": Key(list, default=(), doc="module:Class of wrappers, innermost first"),
+    "max_episode_steps": Key(int, default=0, low=0, doc="0: the environment's own time limit"),
+    "backend": Key(str, default="gymnasium", choices=("gymnasium", "envpool")),
+}
+_OUTCOME = {
+    "type": Key(str, default="return", choices=("return", "success", "final", "normalised")),
+    "threshold": Key(float, default=1.0, doc="success: reward 1 when the return is at least this, else 0"),
+    "low": Key(float, default=0.0, doc="normalised: the return that counts 0"),
+    "high": Key(float, default=1.0, doc="normalised: the return that counts 1"),
+}
+_MODEL = {
+    "architecture": Key(str, default="llama", choices=("llama", "qwen2")),
+    "hidden_size": Key(int, default=64, low=8),
+    "layers": Key(int, default=2, low=1),
+    "heads": Key(int, default=4, low=1),
+    "mlp_size": Key(int, default=128, low=8),
+}
+_WARM_START = {
+    "steps": Key(int, low=0),
+    "batch_size": Key(int, default=128, low=1),
+    "lr": Key(float, default=3e-3, low=0.0),
+    "betas": Key(list, default=(0.9, 0.98)),
+    "warmup_steps": Key(int, default=50, low=0),
+}
+_SAMPLING = {
+    "max_new_tokens": Key(int, low=1),
+    "temperature": Key(float, default=1.0, low=1e-3),
+}
+_LANGUAGE = {"model": _MODEL, "warm_start": _WARM_START, "sampling": _SAMPLING}
+
+KINDS = {  # kind -> its sections
+    "bandit": {
+        "arms": {
+            "count": Key(int, low=2),
+            "rewards": Key(str, default="linear", choices=("linear", "exponential", "gaussian", "local_optimum")),
+            "start": Key(str, default="uniform", choices=("uniform", "local_optimum")),
+        },
+    },
+    "tabular": {"env": _ENV, "outcome": _OUTCOME},
+    "gymnasium": {
+        "env": _ENV,
+        "outcome": _OUTCOME,
+        "policy": {"hidden": Key(list, default=(32,), doc="widths of the hidden layers")},
+    },
+    "countdown": {**_LANGUAGE, "data": {"digits": Key(int, low=2, high=6)}},
+    "text_maze": {**_LANGUAGE, "data": {"size": Key(int, default=5, low=3, high=9)}},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task, checked and with every default filled in. Common keys are attributes, sections are dicts."""
+
+    name: str
+    path: Path
+    sha256: str  # of the file's bytes
+    version: int
+    kind: str
+    tags: tuple
+    title: str
+    k: int
+    group_size: int
+    groups: int
+    steps: int
+    seeds: int
+    optimiser: dict
+    evaluation: dict
+    score: dict
+    variance: dict
+    loss: dict
+    sections: dict = field(default_factory=dict)  # the kind's own sections
+
+    def section(self, name):
+        """The kind's own section as a dict, {} when the kind has none of that name."""
+        return self.sections.get(name, {})
+
+    @property
+    def success(self):
+        return self.score["success"]
+
+    @property
+    def ladder_ks(self):
+        from maxpo_bench.evaluation import rungs
+
+        return sorted({*rungs(self.evaluation["samples"]), self.k})
+
+
+def root():
+    """The project's root: the nearest folder upwards from here that has a params.yaml; else the current folder."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "tasks").is_dir():
+            return folder
+    return here
+
+
+def names(folder=None):
+    """Names of the task files in the folder (default: the project's tasks/), sorted."""
+    return sorted(p.stem for p in Path(folder or root() / "tasks").glob("*.yaml"))
+
+
+def find(name_or_path):
+    """The path of a task file. A bare name lives in tasks/; a path is taken only when it is written as one (*.yaml)."""
+    text = str(name_or_path)
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text)
+        if not path.is_file():
+            raise InputError(f"{text}: no such task file")
+        return path
+    if not re.fullmatch(r"[A-Za-z0-9_]+", text):
+        raise InputError(f"task name {text!r}: letters, digits and _ only (give a path ending in .yaml for a file elsewhere)")
+    path = root() / "tasks" / f"{text}.yaml"
+    if not path.is_file():
+        raise InputError(f"tasks/{text}.yaml: no such task{did_you_mean(text, names()) or '; `maxpo-bench plan` lists them'}")
+    return path
+
+
+def load(name_or_path):
+    """Read and check one task file. Returns a Task; InputError names the file, the key and the nearest legal name."""
+    path = find(name_or_path)
+    where = f"{path.parent.name}/{path.name}"
+    data = path.read_bytes()
+    try:
+        raw = yaml.load(data, Loader=_StrictLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark else ""
+        raise InputError(f"{where}:{line} not valid YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: a task file is a mapping of keys to values, this is {type(raw).__name__}")
+    kind = raw.get("kind")
+    if kind is None:
+        raise InputError(f"{where}: key 'kind' is missing; one of {', '.join(KINDS)}, or path.py:Class")
+    custom = isinstance(kind, str) and re.fullmatch(r"[^:]+\.py:\w+", kind) is not None
+    if custom:
+        _inside(path, kind.split(":")[0], where)
+        schema = {**COMMON, "options": Key(dict, default={})}
+    elif kind in KINDS:
+        schema = {**COMMON, **KINDS[kind]}
+    else:
+        raise InputError(f"{where}: kind: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; legal: {', '.join(KINDS)}")
+    values = _check_mapping(raw, schema, where, "")
+    if values["loss"]["epochs"] > 1 and values["loss"]["clip"] == 0:
+        raise InputError(f"{where}: loss.epochs: {values['loss']['epochs']} passes over a batch need loss.clip > 0")
+    if values["k"] > values["group_size"]:
+        raise InputError(f"{where}: k: {values['k']} is larger than group_size {values['group_size']}")
+    if values["evaluation"]["samples"] < values["k"]:
+        raise InputError(f"{where}: evaluation.samples: {values['evaluation']['samples']} is fewer than k {values['k']}")
+    if 0 < values["evaluation"]["curve_samples"] < values["k"]:
+        raise InputError(f"{where}: evaluation.curve_samples: fewer than k {values['k']}")
+    common = {key: values.pop(key) for key in COMMON}
+    return Task(name=path.stem, path=path, sha256=hashlib.sha256(data).hexdigest(), sections=values, **common)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """safe_load, but a key written twice is an error and 3e-3 is a number (YAML 1.1 wants 3.0e-3)."""
+
+
+def _unique_mapping(loader, node, deep=False):
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a word", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is written twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=deep)
+
+
+_StrictLoader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _inside(path, relative, where):
+    target = (path.parent / relative).resolve()
+    if not target.is_relative_to(path.parent.resolve()):
+        raise InputError(f"{where}: kind: {relative} leads out of the folder of the task file")
+    if not target.is_file():
+        raise InputError(f"{where}: kind: no file {relative} beside the task file")
+
+
+def _check_mapping(raw, schema, where, prefix):
+    if not isinstance(raw, dict):
+        raise InputError(f"{where}: {prefix.rstrip('.')}: must be a section with keys {', '.join(schema)}")
+    for key in raw:
+        if key not in schema:
+            legal = difflib.get_close_matches(str(key), schema, n=1, cutoff=0.5)
+            hint = f", did you mean {prefix + legal[0]!r}?" if legal else f"; legal: {', '.join(schema)}"
+            raise InputError(f"{where}: {prefix}{key}: unknown key{hint}")
+    values = {}
+    for key, spec in schema.items():
+        if isinstance(spec, dict):
+            values[key] = _check_mapping(raw.get(key, {}), spec, where, f"{prefix}{key}.")
+        elif key in raw:
+            values[key] = _check_value(raw[key], spec, where, f"{prefix}{key}")
+        elif spec.default is REQUIRED:
+            raise InputError(f"{where}: {prefix}{key}: missing ({spec.doc or _type_name(spec)})")
+        else:
+            values[key] = list(spec.default) if isinstance(spec.default, tuple) else spec.default
+    return values
+
+
+def _type_name(spec):
+    return {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping", bool: "yes or no"}[
+        spec.type if isinstance(spec.type, type) else spec.type[0]
+    ]
+
+
+def _check_value(value, spec, where, key):
+    if spec.type is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, spec.type) or (isinstance(value, bool) and spec.type is not bool):
+        raise InputError(f"{where}: {key}: must be {_type_name(spec)}, got {value!r}")
+    if spec.type in (int, float):
+        if not math.isfinite(value):
+            raise InputError(f"{where}: {key}: must be finite, got {value!r}")
+        if spec.low is not None and value < spec.low:
+            raise InputError(f"{where}: {key}: must be at least {spec.low}, got {value!r}")
+        if spec.high is not None and value > spec.high:
+            raise InputError(f"{where}: {key}: must be at most {spec.high}, got {value!r}")
+    if spec.choices and value not in spec.choices:
+        raise InputError(
+            f"{where}: {key}: unknown value {value!r}{did_you_mean(value, spec.choices)}; legal: {', '.join(spec.choices)}"
+        )
+    return value
