@@ -1,0 +1,143 @@
+"""One look for every figure: fixed colour and marker per estimator, colour-blind safe, byte-stable PNG and SVG."""
+
+import hashlib
+from pathlib import Path
+
+WIDTHS = {"half": 3.5, "full": 7.2}  # inches; half is one of two columns of a paper
+REFERENCE = "maxpo"                  # the method under test: drawn last and heaviest
+
+# Okabe-Ito and Tol "muted", picked so that neighbours stay apart under red-green blindness (tested).
+_FIXED = {
+    "maxpo": ("#D55E00", "o"), "pkpo": ("#0072B2", "s"), "rloo": ("#56B4E9", "^"), "grpo": ("#009E73", "D"),
+    "bon_mean": ("#882255", "v"), "passk_training": ("#CC79A7", "P"), "tailrl": ("#332288", "X"),
+    "rs_grpo": ("#999933", "<"), "fitted_blend": ("#E6AB02", ">"), "reinforce": ("#7F7F7F", "p"),
+    "dr_grpo": ("#44AA99", "d"), "pkpo_raw": ("#88CCEE", "h"), "pkpo_loo": ("#6699CC", "8"),
+    "pkpo_centred": ("#661100", "H"), "best_gap": ("#117733", "*"), "maxrl": ("#AA4499", "p"),
+    "passk_reweighted": ("#DDCC77", "d"), "baseline_blend": ("#B15928", "h"),
+}
+_SPARE = ["#1B9E77", "#7570B3", "#E7298A", "#66A61E", "#A6761D", "#4D4D4D", "#1F78B4", "#FB9A99", "#6A3D9A", "#B2DF8A"]
+_SPARE_MARKERS = "osD^v<>PX*"
+
+SEQUENCE = "viridis"    # for ordered quantities (k, group size)
+DIVERGING = "PuOr"      # for differences around 0; safe under red-green blindness
+GREY = "#6B6B6B"
+
+
+def _spare(names):
+    """Place of each name outside the fixed table in the spare list: by a hash of the name, next free place on a clash."""
+    taken, places = set(), {}
+    for name in sorted(set(names) - set(_FIXED)):
+        place = int(hashlib.sha256(name.encode()).hexdigest(), 16) % len(_SPARE)
+        for _ in _SPARE:
+            if place not in taken:
+                break
+            place = (place + 1) % len(_SPARE)
+        taken.add(place)
+        places[name] = place
+    return places
+
+
+def colours(names):
+    """Colour of every name as {name: "#RRGGBB"}: the same in each figure; a new estimator gets one from its name."""
+    names, places = list(names), _spare(names)
+    return {n: _FIXED[n][0] if n in _FIXED else _SPARE[places[n]] for n in names}
+
+
+def markers(names):
+    """Marker of every name, as {name: matplotlib marker}, so that colour is never the only cue."""
+    names, places = list(names), _spare(names)
+    return {n: _FIXED[n][1] if n in _FIXED else _SPARE_MARKERS[places[n]] for n in names}
+
+
+def apply():
+    """Set the shared look on matplotlib's rcParams; every call gives the same state."""
+    import matplotlib
+    matplotlib.use("Agg")
+    import seaborn
+
+    seaborn.set_theme(context="paper", style="ticks", font="DejaVu Sans", rc={
+        "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+        "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5, "legend.frameon": False,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#E6E6E6",
+        "grid.linewidth": 0.6, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+        "xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
+        "lines.linewidth": 1.3, "lines.markersize": 3.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 100,
+        "svg.hashsalt": "maxpo_bench", "svg.fonttype": "path", "path.simplify": True, "axes.formatter.useoffset": False,
+    })
+
+
+def new_figure(width="full", height=None, rows=1, cols=1, **kwargs):
+    """A figure of the shared look and its axes, like plt.subplots: (figure, axes).
+
+    width: "half" (3.5 in), "full" (7.2 in) or a number of inches; height in inches, by default from the panels.
+    Further keywords go to Figure.subplots (sharex, sharey, squeeze, gridspec_kw...). Raises ValueError for another width.
+    """
+    if isinstance(width, str) and width not in WIDTHS:
+        raise ValueError(f"figure width {width!r}: use 'half', 'full' or a number of inches")
+    apply()
+    from matplotlib.figure import Figure
+
+    inches = WIDTHS[width] if isinstance(width, str) else float(width)
+    height = height or min(12.0, 0.68 * inches / cols * rows + 0.3)
+    figure = Figure(figsize=(inches, height), layout="constrained")  # no pyplot: nothing to close, no global state
+    return figure, figure.subplots(rows, cols, **kwargs)
+
+
+def save(figure, path_stem):
+    """Write <path_stem>.png (200 dpi) and <path_stem>.svg with the same bytes on every run; returns both paths."""
+    stem = Path(path_stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
+    figure.savefig(png, metadata={"Software": None})
+    figure.set_layout_engine("none")  # the layout is settled: do not solve it twice
+    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    return png, svg
+
+
+def line_style(name, names=()):
+    """Keywords for a line of this estimator: colour, marker, weight and drawing order (maxpo heaviest and on top).
+
+    names: every name in the figure, so that two estimators outside the fixed table never share a colour.
+    """
+    names = list(names) or [name]
+    first = name == REFERENCE
+    return {"color": colours(names)[name], "marker": markers(names)[name], "markeredgecolor": "white",
+            "markeredgewidth": 0.4, "linewidth": 2.2 if first else 1.2, "zorder": 5 if first else 3}
+
+
+def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
+    """Name each line beside its last point, pushed apart so that no two names overlap, in place of a legend.
+
+    ends: {name: y of the last point, in data units}; x: data x of the last points (default: right end of the axis).
+    Call it after the limits of ax are final. gap is the least distance between two names, in line heights.
+    """
+    ends = {n: y for n, y in ends.items() if y == y}
+    if not ends:
+        return
+    figure, palette = ax.figure, colours(list(names) or list(ends))
+    panel = ax.get_position().height * figure.get_size_inches()[1] * 72  # points; close enough before the layout runs
+    panel = max(panel * 0.9, 40)
+    to_axis, from_axis = ax.transData + ax.transAxes.inverted(), size * gap / panel
+    order = sorted(ends, key=lambda n: (ends[n], n))
+    targets = [to_axis.transform((ax.get_xlim()[1], ends[n]))[1] for n in order]
+    places = _spread([min(max(t, 0.0), 1.0) for t in targets], from_axis)
+    right = 1.0 if x is None else to_axis.transform((x, 0))[0]
+    for name, target, place in zip(order, targets, places, strict=True):
+        ax.annotate(name, xy=(right, target), xycoords="axes fraction", xytext=(right + 0.05, place),
+                    textcoords="axes fraction", fontsize=size, color=palette[name], va="center", annotation_clip=False,
+                    fontweight="bold" if name == REFERENCE else "normal",
+                    arrowprops={"arrowstyle": "-", "color": palette[name], "lw": 0.5, "shrinkA": 1, "shrinkB": 0})
+
+
+def _spread(targets, gap):
+    """Places at least gap apart, in the order of the sorted targets and as near to them as can be (pooled blocks)."""
+    blocks = []  # [mean of (target - offset), count]
+    for i, target in enumerate(targets):
+        blocks.append([target - i * gap, 1])
+        while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
+            (a, m), (b, n) = blocks[-2], blocks.pop()
+            blocks[-1] = [(a * m + b * n) / (m + n), m + n]
+    flat = [b for b, n in blocks for _ in range(n)]
+    places = [b + i * gap for i, b in enumerate(flat)]
+    shift = min(0.0, 1.02 - places[-1])
+    return [p + shift for p in places]
