@@ -115,7 +115,13 @@ KINDS = {  # kind -> its sections
         "outcome": _OUTCOME,
         "policy": {"hidden": Key(list, default=(32,), doc="widths of the hidden layers")},
     },
-    "countdown": {**_LANGUAGE, "data": {"digits": Key(int, low=2, high=6)}},
+    "countdown": {
+        **_LANGUAGE,
+        "data": {
+            "digits": Key(int, low=2, high=5, doc="how many digits 1-9 a prompt gives"),
+            "max_target": Key(int, default=99, low=1, high=999, doc="largest target asked for"),
+        },
+    },
     "text_maze": {**_LANGUAGE, "data": {"size": Key(int, default=5, low=3, high=9)}},
 }
 

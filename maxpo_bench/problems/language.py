@@ -1,0 +1,245 @@
+"""Completions of a language model, judged by the task's verifier.
+
+One seed per process (the cell runner forks one per seed). The prompt source of the task's kind gives prompts and verifier;
+policies/causal_lm.py samples and scores.
+"""
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from maxpo_bench import streams
+from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.policies import causal_lm
+from maxpo_bench.problems import Evaluation, Problem
+
+EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, bounds the memory
+
+
+@dataclass
+class Batch:
+    """G prompts with N completions each. Sequence statistics have the seed axis S = 1 in front."""
+
+    rows: list
+    """the G prompts as rows of the source's table (dicts)"""
+    prompt_tokens: torch.Tensor
+    """[G, P] int64, left-padded"""
+    prompt_mask: torch.Tensor
+    """[G, P] bool"""
+    completions: causal_lm.Completions
+    log_probs: torch.Tensor = field(init=False)
+    """[1, G, N] float32, log-probability of each completion when it was sampled"""
+
+    def __post_init__(self):
+        self.log_probs = self.completions.token_log_probs.sum(-1)[None]
+
+
+class LanguageProblem(Problem):
+    """Prompts, completions and rewards of one language task and one seed."""
+
+    row_wise = True
+
+    def __init__(self, task, seeds, base=None):
+        super().__init__(task, seeds, base)
+        if len(self.seeds) != 1:
+            raise ValueError(f"task {task.name}: a language problem runs one seed per process, got {self.seeds}")
+        self.seed = self.seeds[0]
+        module = importlib.import_module(f"maxpo_bench.problems.prompts.{task.kind}")
+        self.source = module.Source(task.section("data"), where=task.path.name)
+        self.tokenizer = self.source.load_tokenizer(task.section("model"))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.max_new_tokens = task.section("sampling")["max_new_tokens"]
+        self.temperature = task.section("sampling")["temperature"]
+        self.pad_id = self.tokenizer.pad_token_id
+        self.eos_ids = self.source.end_tokens(self.tokenizer)
+        self._splits, self._reference = {}, None
+
+    def split(self, name):
+        """Rows and token lists of a split, read once: (list of dicts, list of lists of int)."""
+        if name not in self._splits:
+            columns = self.source.rows(name)
+            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            if not rows:
+                raise InputError(f"{self.task.path.name}: data: split {name!r} is empty")
+            texts = [self.source.format_prompt(row["prompt"], self.tokenizer) for row in rows]
+            self._splits[name] = rows, self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        return self._splits[name]
+
+    def encode_pairs(self, pairs):
+        """Prompt + completion + end token, right-padded: tokens and targets [B, T]; targets are -100 where not learnt."""
+        tokenizer = self.tokenizer
+        prompts = tokenizer([self.source.format_prompt(p, tokenizer) for p, _ in pairs], add_special_tokens=False)["input_ids"]
+        answers = tokenizer([c for _, c in pairs], add_special_tokens=False)["input_ids"]
+        sequences = [p + a + [self.eos_ids[0]] for p, a in zip(prompts, answers, strict=True)]
+        tokens = torch.full((len(pairs), max(map(len, sequences))), self.pad_id)
+        targets = torch.full_like(tokens, -100)
+        for i, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True)):
+            tokens[i, : len(sequence)] = torch.tensor(sequence)
+            targets[i, len(prompt) : len(sequence)] = tokens[i, len(prompt) : len(sequence)]
+        return tokens.to(self.device), targets.to(self.device)
+
+    def untrained_policy(self):
+        """The model before any warm start."""
+        return self.source.load_model(self.task, self.tokenizer, self.seed, self.max_new_tokens).to(self.device)
+
+    def initial_policy(self):
+        """The base policy: loaded from the base stage's weights, or made here when there is no base folder."""
+        from maxpo_bench import warm_start
+
+        policy = self.untrained_policy()
+        if self.base is not None:
+            from safetensors.torch import load_file
+
+            path = warm_start.weights_path(self.base, self.seed)
+            if not path.is_file():
+                raise InputError(f"{path}: no base policy; `maxpo-bench base {self.task.name}` makes it")
+            self.load_states(policy, [load_file(path)])
+        elif self.task.section("warm_start").get("steps", 0) > 0:
+            self.load_states(policy, [warm_start.make_base(self.task, self.seed)])
+        return policy
+
+    def policy_states(self, policy):
+        tied = getattr(policy, "all_tied_weights_keys", None) or {}
+        return [{n: t.detach().clone() for n, t in policy.state_dict().items() if n not in tied}]
+
+    def load_states(self, policy, states):
+        policy.load_state_dict(states[0], strict=False)
+        policy.tie_weights()
+
+    def sample(self, policy, step, purpose="train", groups=None, group_size=None):
+        """G prompts, without repeats where there are enough, and N completions of each."""
+        groups, group_size = groups or self.task.groups, group_size or self.task.group_size
+        rows, _ = self.split("train")
+        prompts = streams.generator(self.task.name, self.seed, f"{purpose}-prompts", step)
+        chosen = prompts.choice(len(rows), size=groups, replace=groups > len(rows))
+        noise = streams.generator(self.task.name, self.seed, purpose, step)
+        return self._sample_rows(policy, "train", chosen, noise, group_size)
+
+    def _sample_rows(self, policy, split, chosen, noise, group_size):
+        rows, tokens = self.split(split)
+        prompt_tokens, prompt_mask = self._left_pad([tokens[i] for i in chosen])
+        uniforms = torch.from_numpy(noise.random((len(chosen), group_size, self.max_new_tokens)))
+        completions = causal_lm.sample_groups(
+            policy, prompt_tokens, prompt_mask, uniforms, self.eos_ids, self.pad_id, self.temperature
+        )
+        return Batch([rows[i] for i in chosen], prompt_tokens, prompt_mask, completions)
+
+    def _left_pad(self, prompts):
+        width = max(map(len, prompts))
+        tokens = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=self.device)
+        mask = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts], device=self.device)
+        return tokens, mask
+
+    def texts(self, batch):
+        """The completions as text, end token left off: [G][N]."""
+        return [[text for text, _ in group] for group in self._judged(batch)]
+
+    def reward(self, batch):
+        """The verifier's reward of each completion: [1, G, N] float64. A verifier that raises is counted, then a Fault."""
+        return torch.tensor([[reward for _, reward in group] for group in self._judged(batch)], dtype=torch.float64)[None]
+
+    def _judged(self, batch):
+        """(text, reward) of each completion; equal completions of a prompt are decoded and judged once."""
+        tokens = batch.completions.tokens.cpu().numpy()
+        lengths = batch.completions.lengths.cpu().numpy()
+        ends = set(self.eos_ids)
+        keys, unique = [], {}
+        for g in range(tokens.shape[0]):
+            for i in range(tokens.shape[1]):
+                key = (g, tokens[g, i, : lengths[g, i]].tobytes())
+                keys.append(key)
+                if key not in unique:
+                    sequence = tokens[g, i, : lengths[g, i]].tolist()
+                    unique[key] = sequence[:-1] if sequence[-1] in ends else sequence
+        texts = self.tokenizer.batch_decode(list(unique.values()), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        judged, first_error = {}, None
+        for key, text in zip(unique, texts, strict=True):
+            try:
+                judged[key] = text, float(self.source.verify(batch.rows[key[0]], text))
+            except Exception as error:  # any error at all of a verifier is a fault of the task, not a wrong answer
+                self.verifier_errors += 1
+                first_error = first_error or (error, batch.rows[key[0]]["prompt"], text)
+        if first_error:
+            error, prompt, text = first_error
+            raise Fault(
+                f"task {self.task.name}: the verifier raised {self.verifier_errors} times, first {type(error).__name__}: "
+                f"{error} on prompt {prompt[:60]!r}, completion {text[:60]!r}"
+            ) from error
+        num_samples = tokens.shape[1]
+        flat = [judged[key] for key in keys]
+        return [flat[g * num_samples : (g + 1) * num_samples] for g in range(tokens.shape[0])]
+
+    def token_log_probs(self, policy, batch, rows=None):
+        """Differentiable log-probabilities by token, [R, T], of rows of the flattened G*N (all by default).
+
+        Equal completions of a prompt go through the model once.
+        """
+        num_groups, group_size, num_tokens = batch.completions.tokens.shape
+        rows = torch.arange(num_groups * group_size) if rows is None else rows
+        rows = rows.to(self.device)
+        tokens = batch.completions.tokens.reshape(-1, num_tokens)[rows]
+        prompt_of = rows // group_size
+        unique, inverse = torch.unique(torch.cat([prompt_of[:, None], tokens], dim=1), dim=0, return_inverse=True)
+        lengths = torch.zeros(len(unique), dtype=torch.long, device=self.device)
+        lengths[inverse] = batch.completions.lengths.reshape(-1)[rows]
+        prompts, prompt_of = torch.unique(unique[:, 0], return_inverse=True)
+        log_probs = causal_lm.token_log_probs(
+            policy,
+            batch.prompt_tokens[prompts],
+            batch.prompt_mask[prompts],
+            prompt_of,
+            unique[:, 1 : 1 + int(lengths.max())],
+            lengths,
+            self.temperature,
+        )
+        log_probs = torch.nn.functional.pad(log_probs, (0, num_tokens - log_probs.shape[1]))
+        return log_probs.index_select(0, inverse)
+
+    def log_probs(self, policy, batch, rows=None):
+        log_probs = self.token_log_probs(policy, batch, rows).sum(-1)
+        return log_probs if rows is not None else log_probs.reshape(batch.log_probs.shape)
+
+    @torch.no_grad()
+    def reference_log_probs(self, batch, rows=None):
+        """The same under the base policy, without gradient."""
+        if self._reference is None:
+            self._reference = self.initial_policy()
+        return self.log_probs(self._reference, batch, rows)
+
+    def score_norms(self, batch):
+        return batch.completions.score_norms[None]
+
+    def evaluate(self, policy, step, prompts, samples):
+        """Held-out rewards [1, P, n], the first P held-out prompts in a shuffled but fixed order, and how varied they are.
+
+        extras: "distinct", part of different completions among a prompt's n, mean over prompts; "entropy", nats per
+        token, mean over all tokens of all completions.
+        """
+        rows, _ = self.split("held_out")
+        if prompts > len(rows):
+            raise InputError(f"{self.task.path.name}: evaluation.prompts: {prompts} asked, {len(rows)} held-out prompts there")
+        chosen = np.random.default_rng(0).permutation(len(rows))[:prompts]
+        noise = streams.generator(self.task.name, self.seed, "evaluation", step)
+        rewards, distinct, entropy, num_tokens = [], 0, 0.0, 0
+        chunk = max(1, EVALUATION_ROWS // samples)
+        for start in range(0, prompts, chunk):
+            batch = self._sample_rows(policy, "held_out", chosen[start : start + chunk], noise, samples)
+            judged = self._judged(batch)
+            rewards += [[reward for _, reward in group] for group in judged]
+            distinct += sum(len({text for text, _ in group}) for group in judged)
+            entropy += batch.completions.token_entropies.double().sum().item()
+            num_tokens += int(batch.completions.lengths.sum())
+        extras = {"distinct": [distinct / (prompts * samples)], "entropy": [entropy / num_tokens]}
+        return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
+
+    def scores(self, policy, batch):
+        """Per-completion gradients of the log-probability by all parameters, [1, G*N, D] float32, order of parameters()."""
+        from maxpo_bench.policies import lm_scores
+
+        return lm_scores.scores(self, policy, batch)
+
+
+PROBLEM = LanguageProblem
