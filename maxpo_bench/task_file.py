@@ -5,6 +5,7 @@ SCHEMA is the one page that lists every legal key. A task is one YAML; its `kind
 
 import difflib
 import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -105,15 +106,20 @@ KINDS = {  # kind -> its sections
     "bandit": {
         "arms": {
             "count": Key(int, low=2),
-            "rewards": Key(str, default="linear", choices=("linear", "exponential", "gaussian", "local_optimum")),
+            "rewards": Key(str, default="linear", choices=("linear", "exponential", "gaussian", "local_optimum", "risky")),
             "start": Key(str, default="uniform", choices=("uniform", "local_optimum")),
+            "start_prob": Key(float, default=0.9, low=1e-6, high=1 - 1e-6, doc="start: local_optimum: chance of arm 0"),
         },
     },
     "tabular": {"env": _ENV, "outcome": _OUTCOME},
     "gymnasium": {
         "env": _ENV,
         "outcome": _OUTCOME,
-        "policy": {"hidden": Key(list, default=(32,), doc="widths of the hidden layers")},
+        "policy": {
+            "hidden": Key(list, default=(32,), doc="widths of the hidden layers"),
+            "observation_scale": Key(float, default=1.0, doc="what observations are multiplied by"),
+            "log_std": Key(float, default=-0.5, doc="continuous actions: log of the first standard deviation"),
+        },
     },
     "countdown": {
         **_LANGUAGE,
@@ -132,7 +138,7 @@ class Task:
 
     name: str
     path: Path
-    sha256: str  # of the file's bytes
+    sha256: str  # of what the file says; comments and layout do not count
     version: int
     kind: str
     tags: tuple
@@ -228,7 +234,11 @@ def load(name_or_path):
     if 0 < values["evaluation"]["curve_samples"] < values["k"]:
         raise InputError(f"{where}: evaluation.curve_samples: fewer than k {values['k']}")
     common = {key: values.pop(key) for key in COMMON}
-    return Task(name=path.stem, path=path, sha256=hashlib.sha256(data).hexdigest(), sections=values, **common)
+    return Task(name=path.stem, path=path, sha256=_content_hash(raw), sections=values, **common)
+
+
+def _content_hash(raw):
+    return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
 
 
 class _StrictLoader(yaml.SafeLoader):

@@ -11,7 +11,7 @@ from maxpo_bench import streams
 
 def weights_path(base, seed):
     """Where the base policy of a seed lies in the base stage's folder."""
-    return Path(base) / f"seed{seed}.safetensors"
+    return Path(base) / "weights" / f"seed{seed}.safetensors"
 
 
 def make_base(task, seed):

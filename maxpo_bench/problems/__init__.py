@@ -31,6 +31,9 @@ class Problem:
     row_wise = False
     """True: log_probs is asked for chosen rows, so that rows with advantage 0 cost nothing (language models)."""
 
+    saves_states = True
+    """False: the initial policy is somebody else's to store (a hub's model of gigabytes), no checkpoints are kept."""
+
     def __init__(self, task, seeds, base=None):
         """base: folder of the base policy (results/base/<task>), for problems that are warm-started."""
         self.task, self.seeds, self.base = task, tuple(seeds), base

@@ -1,0 +1,35 @@
+# Two commands: `make repro` (recompute, then the report) and `make test`. Everything lives in .venv.
+SHELL := /bin/bash
+PYTHON ?= python3
+TASKS ?= bandit maze countdown3
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: repro repro-all test test-all bench lint clean-venv
+
+repro: .venv/installed
+	maxpo-bench repro $(TASKS)
+
+repro-all: .venv/installed
+	maxpo-bench repro --all
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest -m "not nightly and not peers and not performance"
+
+bench: .venv/installed
+	maxpo-bench bench
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# Installs once; again only when the pinned versions or the package's own metadata change.
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "maxpo_bench needs python3 >= 3.11; set PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@

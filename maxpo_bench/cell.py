@@ -1,0 +1,391 @@
+"""One cell of the benchmark, (task, estimator), from task file to result files; and the base stage before it.
+
+Seeds are spread over forked workers. Each worker checkpoints its run, so a cell that was killed at any moment continues
+from the last whole checkpoint and ends with the same bytes as one that was not. Nothing is written to results/ before
+the cell has ended, and metrics.json is written last.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import time
+from importlib import metadata
+from pathlib import Path
+
+from maxpo_bench import files, workers
+from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.task_file import load, root
+
+RUN_FILES = ("curve.csv", "ladder.csv", "timing.json", "metrics.json")
+VERSIONS = ("maxpo-bench", "torch", "numpy", "gymnasium", "transformers")
+
+
+def checkpoint_seconds():
+    """Seconds between checkpoints: MAXPO_BENCH_CHECKPOINT_SECONDS, else 10. How often never changes a result."""
+    text = os.environ.get("MAXPO_BENCH_CHECKPOINT_SECONDS", "10")
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"MAXPO_BENCH_CHECKPOINT_SECONDS must be a number, got {text!r}") from None
+
+
+def jobs_of(task, problem_is_row_wise):
+    """The seeds of a task, split into jobs: one seed each for language models, an even share per worker for the rest."""
+    seeds = list(range(task.seeds))
+    if problem_is_row_wise:
+        return [(seed,) for seed in seeds]
+    count = min(workers.num_workers(), len(seeds))
+    return [tuple(seeds[i * len(seeds) // count : (i + 1) * len(seeds) // count]) for i in range(count)]
+
+
+def code_hash():
+    """Hash of the package's sources and the library versions: a checkpoint is continued only by the code that wrote it."""
+    digest = hashlib.sha256(repr(versions()).encode())
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def versions():
+    """Versions of what a result depends on."""
+    found = {}
+    for name in VERSIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return {**found, "python": platform.python_version()}
+
+
+# ---------------------------------------------------------------------------------------------------------------- base
+
+
+def base_folder(task, results=None):
+    return Path(results or root() / "results") / "base" / task.name
+
+
+def run_base(name, results=None):
+    """The base stage: each seed's initial policy (warm-started where the task says so) and its held-out evaluation.
+
+    Writes results/base/<task>/base.json and weights/seed<s>.safetensors. Every cell of the task starts from these.
+    """
+    from maxpo_bench import problems
+    from maxpo_bench.training import evaluate
+
+    task = load(name)
+    folder = base_folder(task, results)
+    start = time.perf_counter()
+
+    def work(job, tick):
+        problem = problems.build(task, job)
+        policy = problem.initial_policy()
+        if problem.saves_states:
+            for seed, state in zip(job, problem.policy_states(policy), strict=True):
+                files.save_tensors(folder / "weights" / f"seed{seed}.safetensors", state)
+        rows, ladders = evaluate(task, problem, policy, 0, full=True)
+        tick(1)
+        return rows, ladders, problem.verifier_errors
+
+    with files.lock(root() / ".resume" / "locks" / f"base-{task.name}", f"base of {task.name}"):
+        probe = problems.build(task, (0,))
+        jobs = jobs_of(task, probe.row_wise)
+        (folder / "weights").mkdir(parents=True, exist_ok=True)
+        parts = workers.run(jobs, work, f"base {task.name}", 1)
+        files.write_json(
+            folder / "base.json",
+            {
+                "task": task.name,
+                "task_sha256": task.sha256,
+                "status": "ok",
+                "rows": [row for rows, _, _ in parts for row in rows],
+                "ladders": [rungs for _, ladders, _ in parts for rungs in ladders],
+                "verifier_errors": sum(errors for _, _, errors in parts),
+                "versions": versions(),
+            },
+        )
+    print(f"base {task.name}: {task.seeds} seeds in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def load_base(task, seeds, results=None):
+    """(states of the base policies or None, their evaluation rows, their ladders) for the given seeds."""
+    folder = base_folder(task, results)
+    if not (folder / "base.json").is_file():
+        raise InputError(f"{folder}/base.json is missing; run `maxpo-bench base {task.name}` first")
+    base = files.read_json(folder / "base.json")
+    if base.get("task_sha256") != task.sha256:
+        raise InputError(f"{folder}: made from another version of tasks/{task.name}.yaml; run `maxpo-bench base {task.name}`")
+    rows = {row["seed"]: (row, rungs) for row, rungs in zip(base["rows"], base["ladders"], strict=True)}
+    paths = [folder / "weights" / f"seed{seed}.safetensors" for seed in seeds]
+    if any(path.is_file() for path in (folder / "weights").glob("*")):
+        missing = [path.name for path in paths if not path.is_file()]
+        if missing:
+            raise InputError(f"{folder}/weights: {missing[0]} is missing; run `maxpo-bench base {task.name}`")
+        states = [files.load_tensors(path)[0] for path in paths]
+    else:
+        states = None
+    return states, [rows[seed][0] for seed in seeds], [rows[seed][1] for seed in seeds]
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+class Checkpoints:
+    """The last two checkpoints of one job. The newest that is whole is used: a truncated one is passed over."""
+
+    def __init__(self, folder, job):
+        self.paths = [folder / f"seeds-{job[0]}-{job[-1]}.{name}.safetensors" for name in ("a", "b")]
+        self.turn = 0
+
+    def save(self, run, problem):
+        tensors = {}
+        states = {**run.states, "policy": problem.policy_states(run.policy)}
+        for when, per_seed in states.items():
+            for s, state in enumerate(per_seed):
+                tensors.update({f"{when}/{s}/{name}": tensor for name, tensor in state.items()})
+        optimiser = run.optimiser.state_dict()["state"]
+        for index, entries in optimiser.items():
+            tensors.update({f"optimiser/{index}/{name}": tensor for name, tensor in entries.items() if tensor is not None})
+        about = {
+            "step": run.step,
+            "rows": run.rows,
+            "ladders": run.ladders,
+            "diverged": run.diverged,
+            "phases": dict(run.clock.phases),
+            "verifier_errors": problem.verifier_errors,
+        }
+        files.save_tensors(self.paths[self.turn], tensors, about)
+        self.turn = 1 - self.turn
+
+    def load(self):
+        """(tensors, about) of the newest whole checkpoint, or None."""
+        found = []
+        for turn, path in enumerate(self.paths):
+            if path.is_file():
+                try:
+                    found.append((files.load_tensors(path), turn))
+                except InputError:
+                    path.unlink()  # truncated by a crash; the other one is older but whole
+        if not found:
+            return None
+        (tensors, about), turn = max(found, key=lambda item: item[0][1]["step"])
+        self.turn = 1 - turn
+        return tensors, about
+
+    def restore(self, task, problem, saved):
+        """The Run that was saved."""
+        from maxpo_bench.training import Clock, Run
+
+        tensors, about = saved
+        states, optimiser = {}, {}
+        for key, tensor in tensors.items():
+            when, index, name = key.split("/", 2)
+            if when == "optimiser":
+                optimiser.setdefault(int(index), {})[name] = tensor
+            else:
+                states.setdefault(when, {}).setdefault(int(index), {})[name] = tensor
+        states = {when: [per_seed[s] for s in sorted(per_seed)] for when, per_seed in states.items()}
+        run = Run(task, problem, states.pop("policy"))
+        run.states = states
+        groups = run.optimiser.state_dict()["param_groups"]
+        run.optimiser.load_state_dict({"state": optimiser, "param_groups": groups})
+        run.step, run.rows = about["step"], about["rows"]
+        run.ladders = [{int(k): value for k, value in rungs.items()} for rungs in about["ladders"]]
+        run.diverged = {int(seed): reason for seed, reason in about["diverged"].items()}
+        run.clock = Clock(about["phases"])
+        problem.verifier_errors = about["verifier_errors"]
+        return run
+
+
+# ---------------------------------------------------------------------------------------------------------------- cell
+
+
+def check_cell(name, estimator_name):
+    """The task and the estimator of a cell, checked together. InputError names what does not fit."""
+    from maxpo_bench.estimators import get
+
+    task, estimator = load(name), get(estimator_name)
+    if task.k not in estimator.valid_k(task.group_size):
+        legal = list(estimator.valid_k(task.group_size))
+        allowed = f"{legal[0]}..{legal[-1]}" if legal else "none"
+        raise InputError(
+            f"{task.path.parent.name}/{task.path.name}: k: {task.k} is not valid for estimator {estimator.name} "
+            f"with group_size {task.group_size}; valid: {allowed}"
+        )
+    return task, estimator
+
+
+def run_cell(name, estimator_name, results=None):
+    """Train one cell, all seeds, and write results/runs/<task>/<estimator>/. Returns the exit code.
+
+    Exit code 0 for ok, diverged and not_applicable (scientific outcomes), 1 for failed (something broke).
+    """
+    from maxpo_bench import problems
+    from maxpo_bench.training import NotApplicable, train
+
+    task, estimator = check_cell(name, estimator_name)
+    results = Path(results or root() / "results")
+    folder = results / "runs" / task.name / estimator.name
+    label = f"{task.name}-{estimator.name}"
+    key = hashlib.sha256(f"{task.sha256} {code_hash()} {base_hash(task, results)}".encode()).hexdigest()[:16]
+    scratch = root() / ".resume" / label / key
+    start = time.perf_counter()
+
+    def work(job, tick):
+        problem = problems.build(task, job, base_folder(task, results))
+        checkpoints = Checkpoints(scratch, job)
+        saved = checkpoints.load()
+        if saved is not None:
+            run = checkpoints.restore(task, problem, saved)
+            states = None
+        else:
+            run, states = None, load_base(task, job, results)[0]
+        last_save = time.monotonic()
+
+        def after_step(run):
+            nonlocal last_save
+            tick(run.step)
+            if time.monotonic() - last_save >= checkpoint_seconds() and run.step < task.steps:
+                checkpoints.save(run, problem)
+                last_save = time.monotonic()
+
+        run = train(task, estimator, problem, states, run, after_step)
+        if saved is None or saved[1]["step"] < task.steps:
+            checkpoints.save(run, problem)
+        tick(run.step)
+        return None
+
+    with files.lock(root() / ".resume" / "locks" / label, f"cell {label}"):
+        _, base_rows, base_ladders = load_base(task, range(task.seeds), results)
+        _discard_other_keys(scratch)
+        row_wise = problems.build(task, (0,), base_folder(task, results)).row_wise
+        jobs = jobs_of(task, row_wise)
+        metrics = _about(task, estimator)
+        try:
+            workers.run(jobs, work, label, task.steps)
+        except NotApplicable as error:
+            return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
+        except Fault as error:
+            return _end_early(folder, {**metrics, "status": "failed", "reason": str(error)}, label, None, 1)
+        parts = [Checkpoints(scratch, job).load() for job in jobs]
+        _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, time.perf_counter() - start)
+        shutil.rmtree(scratch.parent, ignore_errors=True)
+    status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
+    print(f"{label}: {status}, {task.seeds} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def base_hash(task, results):
+    path = base_folder(task, results) / "base.json"
+    return files.sha256(path) if path.is_file() else ""
+
+
+def _discard_other_keys(scratch):
+    """Checkpoints of other code or another task file are of no use any more."""
+    if scratch.parent.is_dir():
+        for other in scratch.parent.iterdir():
+            if other != scratch:
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _about(task, estimator):
+    """What ran: the part of metrics.json that is known before the run."""
+    import torch
+
+    n = max(3, task.group_size)
+    rewards = torch.zeros(n, dtype=torch.float64)
+    rewards[:: max(2, n // 3)] = 1.0  # a fixed probe with a few successes, legal for every estimator
+    return {
+        "task": task.name,
+        "estimator": estimator.name,
+        "reason": "",
+        "k": task.k,
+        "group_size": task.group_size,
+        "seeds": list(range(task.seeds)),
+        "task_sha256": task.sha256,
+        "source_sha256": files.sha256(estimator.path),
+        "probe": {"rewards": rewards.tolist(), "k": task.k, "advantages": estimator(rewards, k=task.k).tolist()},
+        "versions": versions(),
+    }
+
+
+def _end_early(folder, metrics, label, scratch, code):
+    """A cell that has no curve: its metrics.json says why, and nothing of an older run stays beside it."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    files.write_csv(folder / "curve.csv", [])
+    files.write_csv(folder / "ladder.csv", [])
+    files.write_json(folder / "timing.json", {})
+    files.write_json(folder / "metrics.json", metrics)
+    if scratch is not None:
+        shutil.rmtree(scratch.parent, ignore_errors=True)
+    print(f"{label}: {metrics['status']}: {metrics['reason']}", flush=True)
+    return code
+
+
+def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, wall_s):
+    rows, final, phases, ladder_rows, diverged, errors = list(base_rows), {}, {}, [], {}, 0
+    checkpoints = folder / "checkpoints"
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    for seed, rungs in enumerate(base_ladders):
+        ladder_rows += [{"seed": seed, "step": 0, "k": int(k), **values} for k, values in rungs.items()]
+    for job, (tensors, about) in zip(jobs, parts, strict=True):
+        rows += about["rows"]
+        errors += about["verifier_errors"]
+        diverged.update({int(seed): reason for seed, reason in about["diverged"].items()})
+        for phase, seconds in about["phases"].items():
+            phases[phase] = phases.get(phase, 0.0) + seconds
+        for s, seed in enumerate(job):
+            final[seed] = {int(k): values for k, values in about["ladders"][s].items()}
+            ladder_rows += [{"seed": seed, "step": task.steps, "k": k, **v} for k, v in final[seed].items()]
+            for when in ("initial", "middle", "final"):
+                prefix = f"{when}/{s}/"
+                state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+                if state:
+                    files.save_tensors(checkpoints / f"{when}-seed{seed}.safetensors", state)
+    first = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")
+    rows = [{**{key: row[key] for key in first}, **row} for row in rows]
+    rows.sort(key=lambda row: (row["seed"], row["step"]))
+    ladder_rows.sort(key=lambda row: (row["seed"], row["step"], row["k"]))
+    ks = sorted(final[0])
+    ends = {row["seed"]: row for row in rows if row["step"] == task.steps}
+    seeds = sorted(final)
+    named = {"mean_reward": "mean_reward", "pass@1": "pass_at_1", "pass@K": "pass_at_k", "max@K": "max_at_k"}
+    exact = {"mean_reward": "exact_mean_reward", "max@K": "exact_max_at_k"}
+    known = {"seed", "step", "samples", *named.values(), *exact.values()}
+
+    def column(key):  # one value per seed, null for a seed that diverged
+        return [ends[seed].get(key) if seed in ends else None for seed in seeds]
+
+    def rungs(what):
+        return {str(k): [None if s in diverged else final[s][k][what] for s in seeds] for k in ks}
+
+    metrics = {
+        **metrics,
+        "status": "diverged" if diverged else "ok",
+        "reason": "; ".join(diverged[seed] for seed in sorted(diverged)),
+        "final": {
+            **{name: column(key) for name, key in named.items()},
+            "ladder": rungs("max"),
+            "pass_ladder": rungs("pass"),
+        },
+        "exact": {n: column(key) for n, key in exact.items()} if "exact_max_at_k" in base_rows[0] else None,
+        "extras": {key: column(key) for key in base_rows[0] if key not in known},
+        "verifier_errors": errors,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_csv(folder / "curve.csv", rows)
+    files.write_csv(folder / "ladder.csv", ladder_rows)
+    timing = {
+        "wall_s": wall_s,
+        "phases": {phase: seconds / len(final) for phase, seconds in phases.items()},  # seconds per seed, on one core
+        "num_seeds": len(final),
+        "num_workers": min(workers.num_workers(), len(jobs)),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+    files.write_json(folder / "timing.json", timing)
+    files.write_json(folder / "metrics.json", metrics)

@@ -1,0 +1,107 @@
+"""Files that are either whole or not there: atomic writes, checkpoints without pickle, hashes, locks."""
+
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+from contextlib import contextmanager
+from pathlib import Path
+
+from maxpo_bench.errors import Fault, InputError
+
+
+def write_bytes(path, data):
+    """Write, fsync, rename: a reader sees the old file or the new one, never half of one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise Fault(f"cannot write {path}: {error.strerror}") from None
+
+
+def json_text(value):
+    """JSON that repeats byte for byte: sorted keys, shortest exact floats, NaN refused."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_json(path, value):
+    write_bytes(path, json_text(value).encode())
+
+
+def read_json(path):
+    """The value in a JSON file; InputError with the path when it is half-written or edited into nonsense."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error}); delete it and run its stage again") from None
+
+
+def write_csv(path, rows):
+    """rows: list of dicts; the columns are the keys in order of first appearance, floats to 12 significant digits."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{value:.12g}" if isinstance(value, float) else value for key, value in row.items()})
+    write_bytes(path, text.getvalue().encode())
+
+
+def sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def save_tensors(path, tensors, about=None):
+    """Tensors (a flat dict) and a JSON-able `about` in one safetensors file, atomically."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    write_bytes(path, save(tensors, {"about": json.dumps(about)}))
+
+
+def load_tensors(path):
+    """(tensors, about) of a file by save_tensors. InputError when it is truncated or not one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get("about", "null"))
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+@contextmanager
+def lock(path, what):
+    """Hold an exclusive lock while the block runs. InputError, at once, when another process holds it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")
+    except OSError as error:
+        raise Fault(f"cannot write {path}: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise InputError(f"{what} is already being run by process {owner or '?'}; wait for it or stop it") from None
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    os.register_at_fork(after_in_child=file.close)  # a worker that outlives us must not keep the lock
+    try:
+        yield file
+    finally:
+        file.close()  # closing drops the lock
