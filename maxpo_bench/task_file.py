@@ -126,9 +126,26 @@ KINDS = {  # kind -> its sections
         "data": {
             "digits": Key(int, low=2, high=5, doc="how many digits 1-9 a prompt gives"),
             "max_target": Key(int, default=99, low=1, high=999, doc="largest target asked for"),
+            "graded": Key(bool, default=False, doc="partial rewards for near misses, instead of 0/1"),
         },
     },
-    "text_maze": {**_LANGUAGE, "data": {"size": Key(int, default=5, low=3, high=9)}},
+    "text_maze": {
+        **_LANGUAGE,
+        "data": {
+            "size": Key(int, default=5, low=3, high=9, doc="cells on a side"),
+            "min_distance": Key(int, default=3, low=1, doc="moves from start to goal on a shortest way, at least"),
+            "max_distance": Key(int, default=8, low=1, doc="the same, at most"),
+            "walk_length": Key(int, default=12, low=1, doc="moves of a warm-start walk that misses the goal"),
+            "graded": Key(bool, default=False, doc="partial rewards for near misses, instead of 0/1"),
+        },
+    },
+    "linear_equation": {
+        **_LANGUAGE,
+        "data": {
+            "variables": Key(int, default=3, low=2, high=4, doc="unknowns, each a digit 0-9"),
+            "graded": Key(bool, default=False, doc="partial rewards for near misses, instead of 0/1"),
+        },
+    },
 }
 
 

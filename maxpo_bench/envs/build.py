@@ -1,0 +1,155 @@
+"""Environments from a task file's `env` section, with one clear line for everything that can be wrong with it.
+
+Groups need two things a plain vector reset does not give: the members of a group start from the same state, and what
+happens to them after that is independent.
+"""
+
+import importlib
+
+import gymnasium
+import numpy as np
+
+import maxpo_bench.envs  # noqa: F401  registers the suite's own environments
+from maxpo_bench.errors import InputError, did_you_mean
+
+EXTRAS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}  # id prefix -> extra that registers it when imported
+
+
+def extra(module, name):
+    """Import an optional module; InputError that says what to install when it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise InputError(f"{name} needs {module}, which is not installed: pip install 'maxpo-bench[{module}]'") from None
+
+
+def env_arguments(task):
+    """(id, keyword arguments of gymnasium.make, list of wrapper classes) of a task, checked against the registry."""
+    section, where = task.section("env"), f"{task.path.parent.name}/{task.path.name}"
+    env_id, kwargs = section["id"], dict(section["kwargs"])
+    for prefix, module in EXTRAS.items():
+        if env_id.startswith(prefix):
+            extra(module, f"{where}: env.id: {env_id}")
+    if ":" not in env_id and env_id not in gymnasium.registry:  # "module:Id" registers itself on import
+        raise InputError(f"{where}: env.id: unknown environment {env_id!r}{did_you_mean(env_id, gymnasium.registry)}")
+    wrappers = []
+    for text in section["wrappers"]:
+        module, _, name = str(text).partition(":")
+        try:
+            wrappers.append(getattr(importlib.import_module(module), name))
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(f"{where}: env.wrappers: {text!r}: {error}; write module:Class") from None
+    if section["max_episode_steps"]:
+        kwargs["max_episode_steps"] = section["max_episode_steps"]
+    return env_id, kwargs, wrappers
+
+
+def make_env(task):
+    """One environment of a task. InputError when it cannot be made."""
+    env_id, kwargs, wrappers = env_arguments(task)
+    env = _guarded(task, lambda: gymnasium.make(env_id, **kwargs))
+    for wrapper in wrappers:
+        env = _guarded(task, lambda env=env, wrapper=wrapper: wrapper(env))
+    return env
+
+
+def _guarded(task, build):
+    """build(), with whatever an environment's constructor raises turned into one InputError."""
+    try:
+        return build()
+    except InputError:
+        raise
+    except Exception as error:  # an environment's own code: any exception type
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{task.path.parent.name}/{task.path.name}: env.id: {task.section('env')['id']}: {reason}") from None
+
+
+def time_limit(env, task):
+    """Steps after which an episode is cut. InputError when neither the task nor the environment says."""
+    limit = task.section("env")["max_episode_steps"] or (env.spec and env.spec.max_episode_steps)
+    if not limit:
+        raise InputError(
+            f"{task.path.parent.name}/{task.path.name}: env.max_episode_steps: {task.section('env')['id']} has no time limit "
+            "of its own and may never end; set one"
+        )
+    return int(limit)
+
+
+class Outcome:
+    """The `outcome` section: what an episode is worth.
+
+    return: the sum of rewards. success: 1 when the return reaches the threshold, else 0. final: the last reward.
+    normalised: the return mapped so that low is 0 and high is 1, cut off at both ends.
+    """
+
+    def __init__(self, section):
+        self.type, self.threshold = section["type"], section["threshold"]
+        self.low, self.high = section["low"], section["high"]
+        if self.type == "normalised" and not self.high > self.low:
+            raise InputError(f"outcome.high: {self.high} must be larger than outcome.low {self.low}")
+
+    def __call__(self, returns, last):
+        """returns, last: float64 tensors of one shape, an episode's sum of rewards and its last one."""
+        if self.type == "success":
+            return (returns >= self.threshold).double()
+        if self.type == "normalised":
+            return ((returns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return last if self.type == "final" else returns
+
+    def of_return(self, any_reward_midway):
+        """True when the outcome is a function of the return alone."""
+        return self.type != "final" or not any_reward_midway
+
+
+class GroupVectorEnv:
+    """A gymnasium vector environment of num_envs rows, reset so that rows with one seed start alike.
+
+    Native vector environments (a vector entry point, CartPole) are used where their state is an array [d, num_envs]
+    of what the scalar environment calls state; everything else runs in SyncVectorEnv with AutoresetMode.DISABLED,
+    where rows that have ended are reset by mask and then ignored, so that a group is a fixed set of whole episodes.
+    """
+
+    def __init__(self, task, num_envs):
+        self.env_id, kwargs, wrappers = env_arguments(task)
+        self.num_envs = num_envs
+        self.scalar = make_env(task)
+        self.native = gymnasium.spec(self.env_id).vector_entry_point is not None and not wrappers
+        self.native = self.native and hasattr(self.scalar.unwrapped, "state") and not self.env_id.startswith("phys2d/")
+        if self.native:
+            mode, vector_kwargs = "vector_entry_point", None
+        else:
+            mode, vector_kwargs = "sync", {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
+        self.env = _guarded(task, lambda: gymnasium.make_vec(
+            self.env_id, num_envs, mode, vector_kwargs, wrappers or None, **kwargs
+        ))
+
+    def reset(self, seeds, noise_seeds):
+        """seeds: [num_envs] int, rows with the same seed start alike; noise_seeds: [num_envs] int, what drives each row
+        after that. Returns observations [num_envs, ...]."""
+        self.seeds = [int(seed) for seed in seeds]
+        if not self.native:
+            observations, _ = self.env.reset(seed=self.seeds)
+            for env, seed in zip(self.env.envs, noise_seeds, strict=True):
+                env.unwrapped.np_random = np.random.Generator(np.random.PCG64(int(seed)))
+            return observations
+        self.env.reset(seed=0)
+        vector, states = self.env.unwrapped, {}
+        for seed in dict.fromkeys(self.seeds):
+            self.scalar.reset(seed=seed)
+            states[seed] = np.asarray(self.scalar.unwrapped.state, dtype=np.float64)
+        vector.state = np.stack([states[seed] for seed in self.seeds], axis=1)  # [d, num_envs]
+        return vector.state.T.astype(vector.single_observation_space.dtype)
+
+    def step(self, actions):
+        """actions: [num_envs, ...]. Returns (observations, rewards float64 [num_envs], ended bool [num_envs])."""
+        observations, rewards, terminated, truncated, _ = self.env.step(actions)
+        return observations, np.asarray(rewards, dtype=np.float64), terminated | truncated
+
+    def retire(self, ended):
+        """Make the rows in the mask legal to step again; what they do from now on is ignored."""
+        if not self.native:
+            self.env.reset(seed=self.seeds, options={"reset_mask": ended})
+
+    def close(self):
+        self.env.close()
+        self.scalar.close()

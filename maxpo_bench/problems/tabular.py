@@ -1,0 +1,287 @@
+"""Gymnasium environments that publish their transitions (env.unwrapped.P), stepped as tensors at memory speed.
+
+The dictionary becomes arrays [nS, nA, M]; all seeds, groups and episodes are one flat list of rows that walks through
+them. One uniform number per step picks action and outcome together, by inverse CDF. A group's episodes share their start.
+"""
+
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+import torch
+
+from maxpo_bench import exact
+from maxpo_bench.errors import InputError
+from maxpo_bench.policies.tabular import TabularPolicy, entropy, table_score_norms, table_scores
+from maxpo_bench.problems import Evaluation, Problem
+from maxpo_bench.envs.build import Outcome, make_env, time_limit
+from maxpo_bench.streams import generator
+
+NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
+
+
+@dataclass
+class Transitions:
+    """A tabular environment as arrays; the M outcomes of an action are padded with probability 0."""
+
+    prob: np.ndarray
+    """[nS, nA, M] float64"""
+    next_state: np.ndarray
+    """[nS, nA, M] int64"""
+    reward: np.ndarray
+    """[nS, nA, M] float64"""
+    done: np.ndarray
+    """[nS, nA, M] bool, the outcome ends the episode"""
+    start: np.ndarray
+    """[nS] float64, distribution of the first state"""
+
+
+def transitions(env):
+    """Transitions of a gymnasium environment. InputError when it publishes no P or its spaces are not discrete."""
+    name = env.spec.id if env.spec else type(env.unwrapped).__name__
+    if not isinstance(env.action_space, gymnasium.spaces.Discrete):
+        raise InputError(f"env.id: {name} has action space {env.action_space}; kind tabular needs discrete actions, use kind: gymnasium")
+    table = getattr(env.unwrapped, "P", None)
+    if not isinstance(table, dict) or not isinstance(env.observation_space, gymnasium.spaces.Discrete):
+        raise InputError(f"env.id: {name} publishes no transition table (env.unwrapped.P); use kind: gymnasium")
+    num_states, num_actions = int(env.observation_space.n), int(env.action_space.n)
+    num_outcomes = max(len(outcomes) for row in table.values() for outcomes in row.values())
+    shape = (num_states, num_actions, num_outcomes)
+    prob, reward, done = np.zeros(shape), np.zeros(shape), np.ones(shape, dtype=bool)
+    next_state = np.repeat(np.arange(num_states), num_actions * num_outcomes).reshape(shape)  # absent rows: absorbing
+    for state, row in table.items():
+        for action, outcomes in row.items():
+            for m, (p, target, r, end) in enumerate(outcomes):
+                prob[state, action, m], next_state[state, action, m] = p, target
+                reward[state, action, m], done[state, action, m] = r, end
+    prob[..., 0] += prob.sum(-1) == 0
+    if not np.isfinite(reward).all():
+        raise InputError(f"env.id: {name}: its transition table holds rewards that are not finite")
+    start = getattr(env.unwrapped, "initial_state_distrib", None)
+    if start is None:  # unknown to the environment's class: ask its reset
+        start = np.bincount([int(env.reset(seed=i)[0]) for i in range(1000)], minlength=num_states)
+    start = np.asarray(start, dtype=np.float64)
+    return Transitions(prob, next_state, reward, done, start / start.sum())
+
+
+class Walker:
+    """Tables of one environment, repeated for S seeds so that a row number seed * nS + state is all that is carried."""
+
+    def __init__(self, arrays, num_seeds):
+        self.num_states, self.num_actions, self.num_outcomes = arrays.prob.shape
+        offset = torch.arange(num_seeds).view(-1, 1, 1, 1) * self.num_states
+        self.prob = torch.as_tensor(arrays.prob)  # [nS, nA, M]
+        self.next_row = (torch.as_tensor(arrays.next_state) + offset).flatten()  # [S * nS * nA * M]
+        self.reward = torch.as_tensor(arrays.reward).repeat(num_seeds, 1, 1, 1).flatten()
+        self.done = torch.as_tensor(arrays.done).repeat(num_seeds, 1, 1, 1).flatten()
+        self.any_reward_midway = bool((arrays.reward[~arrays.done] != 0).any())
+
+    def walk(self, log_probs, rows, horizon, noise):
+        """Steps every row until it ends or the horizon cuts it.
+
+        log_probs: [S, nS, nA]; rows: [B] long, seed * nS + start state; noise(t): uniform float32 [B] of step t, in
+        [0, 1). Returns (returns [B], last rewards [B], pairs [L], episodes [L]): L steps in all, pair =
+        row * nA + action, episode = which of the B rows.
+        """
+        width = self.num_actions * self.num_outcomes
+        cdf = (log_probs.exp().unsqueeze(-1) * self.prob).reshape(-1, width).cumsum(-1)
+        # Divided by the total, so that an outcome of probability 0 at the end of a row is never picked.
+        cdf = (cdf / cdf[:, -1:]).float()  # [S * nS, nA * M]
+        num_rows = len(rows)
+        returns, last = torch.zeros(num_rows, dtype=torch.float64), torch.zeros(num_rows, dtype=torch.float64)
+        episodes, pairs, visitors = torch.arange(num_rows), [], []
+        everyone = True
+        for t in range(horizon):
+            u = noise(t) if everyone else noise(t)[episodes]
+            pick = torch.searchsorted(cdf.index_select(0, rows), u.unsqueeze(1), right=True).squeeze(1)
+            edge = rows * width + pick
+            pairs.append(edge if self.num_outcomes == 1 else edge.div(self.num_outcomes, rounding_mode="floor"))
+            visitors.append(episodes)
+            done = self.done[edge]
+            if self.any_reward_midway:
+                reward = self.reward[edge]
+                returns.index_add_(0, episodes, reward)
+                last[episodes] = reward
+            rows = self.next_row[edge]
+            ended = done.nonzero().squeeze(1)
+            if len(ended):
+                if not self.any_reward_midway:  # then only an ending pays
+                    returns[episodes[ended]] = last[episodes[ended]] = self.reward[edge[ended]]
+                stay = done.logical_not_().nonzero().squeeze(1)
+                if len(stay) == 0:
+                    break
+                rows, episodes, everyone = rows[stay], episodes[stay], False
+        return returns, last, torch.cat(pairs), torch.cat(visitors)
+
+
+def noise_source(generators, num_episodes):
+    """noise(t) -> float32 [S * num_episodes], drawn in chunks of time steps from one generator per seed."""
+    chunks = []
+
+    def noise(t):
+        if t // NOISE_CHUNK == len(chunks):
+            drawn = [g.random((NOISE_CHUNK, num_episodes), dtype=np.float32) for g in generators]
+            chunks.append(torch.as_tensor(np.concatenate(drawn, axis=1)))  # [chunk, S * num_episodes]
+        return chunks[t // NOISE_CHUNK][t % NOISE_CHUNK]
+
+    return noise
+
+
+def split_starts(start):
+    """Training and held-out start states: every fourth possible start is held out; a single one serves both.
+
+    start: [nS] distribution. Returns (training states, training probabilities, held-out states).
+    """
+    states = np.flatnonzero(start > 0)
+    if len(states) < 4:
+        return states, start[states] / start[states].sum(), states
+    held_out = states[3::4]
+    training = np.setdiff1d(states, held_out)
+    return training, start[training] / start[training].sum(), held_out
+
+
+class Tabular(Problem):
+    """kind: tabular. A batch is a dict: returns, last [S, G, N]; pairs, episodes [L]; starts [S, G]; log_probs [S, nS, nA]."""
+
+    def __init__(self, task, seeds, base=None):
+        super().__init__(task, seeds, base)
+        env = make_env(task)
+        self.horizon = time_limit(env, task)
+        self.arrays = transitions(env)
+        env.close()
+        self.outcome = Outcome(task.section("outcome"))
+        self.walker = Walker(self.arrays, len(self.seeds))
+        self.num_states, self.num_actions = self.walker.num_states, self.walker.num_actions
+        self.train_starts, self.train_chances, self.held_out = split_starts(self.arrays.start)
+        self.plans = {}
+
+    def initial_policy(self):
+        return TabularPolicy(torch.zeros(len(self.seeds), self.num_states, self.num_actions, dtype=torch.float64))
+
+    def _walk(self, policy, starts, num_members, generators):
+        """starts: [S, G] int states. Returns the batch dict."""
+        log_probs = policy.log_probs().detach()
+        num_seeds, num_groups = starts.shape
+        rows = torch.as_tensor(starts + np.arange(num_seeds)[:, None] * self.num_states).repeat_interleave(num_members, dim=1)
+        noise = noise_source(generators, num_groups * num_members)
+        returns, last, pairs, episodes = self.walker.walk(log_probs, rows.flatten(), self.horizon, noise)
+        shape = (num_seeds, num_groups, num_members)
+        return {
+            "returns": returns.view(shape), "last": last.view(shape), "pairs": pairs, "episodes": episodes,
+            "starts": starts, "log_probs": log_probs,
+        }
+
+    @torch.no_grad()
+    def sample(self, policy, step, purpose="train", groups=None, group_size=None):
+        generators = [generator(self.task.name, seed, purpose, step) for seed in self.seeds]
+        num_groups = groups or self.task.groups
+        starts = [g.choice(self.train_starts, size=num_groups, p=self.train_chances) for g in generators]
+        return self._walk(policy, np.stack(starts), group_size or self.task.group_size, generators)
+
+    def reward(self, batch):
+        return self.outcome(batch["returns"], batch["last"])
+
+    def _sum_by_episode(self, table, batch):
+        """table: [S, nS, nA] -> its sum over the steps of every episode, [S, G, N]."""
+        shape = batch["returns"].shape
+        steps = table.flatten()[batch["pairs"]]  # [L]
+        return table.new_zeros(shape.numel()).index_add(0, batch["episodes"], steps).view(shape)
+
+    def log_probs(self, policy, batch, rows=None):
+        log_probs = self._sum_by_episode(policy.log_probs(), batch)
+        return log_probs if rows is None else log_probs.flatten()[rows]
+
+    def score_norms(self, batch):
+        return self._sum_by_episode(table_score_norms(batch["log_probs"]), batch)
+
+    @torch.no_grad()
+    def scores(self, policy, batch):
+        num_seeds, num_groups, num_members = batch["returns"].shape
+        width = self.num_states * self.num_actions
+        counts = torch.zeros(num_seeds * num_groups * num_members * width, dtype=torch.float64)
+        counts.index_add_(0, batch["episodes"] * width + batch["pairs"] % width, torch.ones(len(batch["pairs"]), dtype=torch.float64))
+        counts = counts.view(num_seeds, num_groups * num_members, self.num_states, self.num_actions)
+        return table_scores(policy.log_probs(), counts)
+
+    def evaluation_starts(self, prompts):
+        """The start states of an evaluation: the held-out ones in turn, [prompts] int."""
+        return np.resize(self.held_out, prompts)
+
+    @torch.no_grad()
+    def evaluate(self, policy, step, prompts, samples):
+        generators = [generator(self.task.name, seed, "evaluation", step) for seed in self.seeds]
+        starts = np.tile(self.evaluation_starts(prompts), (len(self.seeds), 1))
+        batch = self._walk(policy, starts, samples, generators)
+        lengths = torch.bincount(batch["episodes"], minlength=batch["returns"].numel()).view(len(self.seeds), -1)
+        extras = {"entropy": entropy(batch["log_probs"]), "episode_length": lengths.double().mean(1).tolist()}
+        return Evaluation(self.reward(batch).numpy(), extras)
+
+    def _exact(self, policy, ks, starts, chances):
+        """J_k averaged over start states (a group shares its start): [S, len(ks)]; None when the outcome is not a function of the return."""
+        if not self.outcome.of_return(self.walker.any_reward_midway):
+            return None
+        key = tuple(starts)
+        if key not in self.plans:
+            a = self.arrays
+            one_hot = np.eye(self.num_states)[list(starts)]  # [B, nS]
+            self.plans[key] = exact.return_plan(a.prob, a.next_state, a.reward, a.done, one_hot, self.horizon)
+        values, probs = exact.return_distribution(self.plans[key], policy.logits)  # [V], [S, B, V]
+        values = self.outcome(values, values)
+        weights = torch.as_tensor(np.asarray(chances, dtype=np.float64))
+        return torch.stack([(exact.expected_max(values, probs, k) * weights).sum(-1) for k in ks], dim=1)
+
+    def exact(self, policy, ks):
+        """Of the held-out start states that evaluate draws from, when it draws each of them equally often."""
+        return self._exact(policy, ks, self.held_out, np.full(len(self.held_out), 1 / len(self.held_out)))
+
+    def exact_gradient(self, policy, k):
+        """Of the training start states, which is what the samples' gradient estimates."""
+        with torch.enable_grad():
+            value = self._exact(policy, [k], self.train_starts, self.train_chances)
+            if value is None:
+                return None
+            (gradient,) = torch.autograd.grad(value.sum(), policy.logits)
+        return gradient.flatten(1)
+
+
+class TabularVectorEnv(gymnasium.vector.VectorEnv):
+    """The same dynamics behind gymnasium's vector interface. Autoreset is disabled: reset ended rows with a mask.
+
+    A row that has ended stays where it is and pays 0 until it is reset. Actions and observations are int64 arrays.
+    """
+
+    def __init__(self, env, num_envs):
+        """env: an environment that publishes P and has a time limit."""
+        self.num_envs, self.arrays, self.horizon = num_envs, transitions(env), env.spec.max_episode_steps
+        self.metadata = {**env.metadata, "autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
+        self.single_observation_space, self.single_action_space = env.observation_space, env.action_space
+        self.observation_space = gymnasium.vector.utils.batch_space(env.observation_space, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(env.action_space, num_envs)
+        self.cdf = self.arrays.prob.cumsum(-1)  # [nS, nA, M]
+        self.cdf /= self.cdf[..., -1:]
+        self.states, self.ages = np.zeros(num_envs, dtype=np.int64), np.zeros(num_envs, dtype=np.int64)
+        self.ended = np.ones(num_envs, dtype=bool)
+
+    def reset(self, *, seed=None, options=None):
+        """seed: one int for the whole batch, or None to go on with the stream. options: {"reset_mask": bool [num_envs]}."""
+        super().reset(seed=seed)
+        mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool))
+        start = self.arrays.start
+        self.states[mask] = self.np_random.choice(len(start), size=int(mask.sum()), p=start)
+        self.ages[mask], self.ended[mask] = 0, False
+        return self.states.copy(), {}
+
+    def step(self, actions):
+        noise = self.np_random.random(self.num_envs)
+        outcome = (noise[:, None] >= self.cdf[self.states, actions]).sum(1)  # [num_envs]
+        at = (self.states, actions, outcome)
+        rewards = np.where(self.ended, 0.0, self.arrays.reward[at])
+        terminated = self.arrays.done[at] & ~self.ended
+        self.states = np.where(self.ended, self.states, self.arrays.next_state[at])
+        self.ages += ~self.ended
+        truncated = (self.ages >= self.horizon) & ~self.ended & ~terminated
+        self.ended = self.ended | terminated | truncated
+        return self.states.copy(), rewards, terminated, truncated, {}
+
+
+PROBLEM = Tabular
