@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro repro-all test test-all bench lint clean-venv
+.PHONY: repro repro-all test test-slow test-performance bench lint
 
 repro: .venv/installed
 	maxpo-bench repro $(TASKS)
@@ -17,8 +17,13 @@ repro-all: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest
 
-test-all: .venv/installed
-	$(BIN)/python -m pytest -m "not nightly and not peers and not performance"
+# Minutes, not seconds: kills, wide fuzzing, whole pipelines.
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow
+
+# Ratios of times; nothing else should run meanwhile.
+test-performance: .venv/installed
+	$(BIN)/python -m pytest -m performance --benchmark-disable-gc -p no:cacheprovider
 
 bench: .venv/installed
 	maxpo-bench bench

@@ -30,13 +30,13 @@ def train(args):
 
 
 def variance(args):
-    from maxpo_bench.pipeline import run_variance
+    from maxpo_bench.stages import run_variance
 
     return run_variance(args.task)
 
 
 def study(args):
-    from maxpo_bench.pipeline import run_study
+    from maxpo_bench.stages import run_study
 
     return run_study(args.name)
 

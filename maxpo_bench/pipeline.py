@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from maxpo_bench import files, task_file
+from maxpo_bench import files, stages, task_file
 from maxpo_bench.errors import Fault, InputError, did_you_mean
 
 DEFAULT_TASKS = ("bandit", "maze", "countdown3")
@@ -58,7 +58,7 @@ def declared(root=None):
 # ---------------------------------------------------------------------------------------------------------------- plan
 
 
-def stages(params):
+def stage_names(params):
     """Names of every stage, in the order they run."""
     names = [f"base@{task}" for task in params["tasks"]]
     names += [f"train@{task}-{estimator}" for task in params["tasks"] for estimator in params["estimators"]]
@@ -74,7 +74,7 @@ def print_plan(root=None):
         task_file.load(root / "tasks" / f"{task}.yaml")
     locked = _lock(root)
     hashes, seconds, states = {}, _seconds(root, params), {}
-    for stage in stages(params):
+    for stage in stage_names(params):
         states[stage] = _state(root, locked.get(stage), hashes)
     width = max(map(len, states))
     for stage, (state, reason) in states.items():
@@ -148,49 +148,6 @@ def _md5(path, hashes):
     return hashes[path]
 
 
-# ------------------------------------------------------------------------------------------------- stages without state
-
-
-def run_variance(name):
-    """The variance stage of one task: results/variance/<task>.csv."""
-    from maxpo_bench import variance
-
-    root = task_file.root()
-    out = root / "results" / "variance" / f"{name}.csv"
-    start = time.perf_counter()
-    with files.lock(root / ".resume" / "locks" / f"variance-{name}", f"variance of {name}"):
-        variance.run(name, out)
-        _stamp(root, f"variance@{name}", out)
-    print(f"variance {name}: {time.perf_counter() - start:.1f} s")
-    return 0
-
-
-def run_study(name):
-    """One study: results/studies/<name>.csv."""
-    from maxpo_bench import studies
-
-    root = task_file.root()
-    if name not in studies.names():
-        raise InputError(f"unknown study {name!r}{did_you_mean(name, studies.names())}; studies: {', '.join(studies.names())}")
-    out = root / "results" / "studies" / f"{name}.csv"
-    start = time.perf_counter()
-    with files.lock(root / ".resume" / "locks" / f"study-{name}", f"study {name}"):
-        studies.run_study(name, out)
-        _stamp(root, f"study@{name}", out)
-    print(f"study {name}: {time.perf_counter() - start:.1f} s")
-    return 0
-
-
-def _stamp(root, stage, out):
-    """Remember that this machine computed this file (committed results look the same otherwise)."""
-    files.write_bytes(root / ".resume" / "computed" / stage, files.sha256(out).encode())
-
-
-def _computed_here(root, stage, out):
-    stamp = root / ".resume" / "computed" / stage
-    return stamp.is_file() and out.is_file() and stamp.read_text() == files.sha256(out)
-
-
 # --------------------------------------------------------------------------------------------------------------- repro
 
 
@@ -218,7 +175,7 @@ def repro(tasks, everything=False, root=None):
     outs = {f"variance@{task}": root / "results" / "variance" / f"{task}.csv" for task in tasks}
     if everything:
         outs.update({f"study@{study}": root / "results" / "studies" / f"{study}.csv" for study in params["studies"]})
-    mine = [stage for stage, out in outs.items() if _computed_here(root, stage, out)]
+    mine = [stage for stage, out in outs.items() if stages.computed_here(stage, out)]
     committed = [stage for stage in outs if stage not in mine]
     if committed:
         code |= _dvc(root, "repro", "--keep-going", "--single-item", "--force", *committed)
