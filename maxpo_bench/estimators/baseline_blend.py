@@ -4,7 +4,7 @@ import math
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators.contract import below_n, estimator
-from maxpo_bench.estimators.order_statistics import added_value, include_one_max, include_sums
+from maxpo_bench.estimators.order_statistics import added_weights, include_weights, sorted_gaps
 
 
 @estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="this project")
@@ -17,7 +17,9 @@ def baseline_blend(rewards, k, w=0.5):
     if not math.isfinite(w):
         raise InputError(f"baseline_blend: w = {w!r} must be finite")
     n = rewards.shape[-1]
-    sums = include_sums(rewards, k)
-    leave_one_out = sums.sub_(sums.mean(-1, keepdim=True)).mul_(n / (n - k))  # q_i - v_-i
-    added = added_value(rewards, k) if k > 1 else include_one_max(rewards, 1)  # q_i - u_i
-    return leave_one_out.mul_(w).add_(added, alpha=1 - w).mul_(k)
+    gaps, ordered, index = sorted_gaps(rewards)  # one sort serves both baselines
+    added = (gaps * added_weights(n, k, rewards.device)).cumsum_(-1) if k > 1 else ordered  # q_i - u_i
+    sums = gaps.mul_(include_weights(n, k, rewards.device)).cumsum_(-1)
+    advantages = sums.sub_(sums.mean(-1, keepdim=True)).mul_(w * n / (n - k))  # w (q_i - v_-i)
+    advantages.add_(added, alpha=1 - w).mul_(k)
+    return added.scatter_(-1, index, advantages)

@@ -59,15 +59,21 @@ def _shift(weights):
         return shifted
 
 
+def sorted_gaps(rewards):
+    """(gaps, ordered, index): x_m - x_(m-1) with 0 for m = 1, the sorted rewards and their places, each [..., N]."""
+    ordered, index = rewards.sort(dim=-1)
+    gaps = torch.zeros_like(ordered)
+    torch.sub(ordered[..., 1:], ordered[..., :-1], out=gaps[..., 1:])
+    return gaps, ordered, index
+
+
 def gap_sums(rewards, weights):
     """Sum over the gaps at or below each reward of weight times gap, in the order of the rewards.
 
     rewards: [..., N] float64. weights: [N], weights[0] = 0. Returns [..., N] >= 0. O(N log N) time, O(N) memory.
     """
-    ordered, index = rewards.sort(dim=-1)
-    steps = torch.zeros_like(ordered)
-    torch.sub(ordered[..., 1:], ordered[..., :-1], out=steps[..., 1:])
-    sums = steps.mul_(weights).cumsum_(-1)
+    gaps, ordered, index = sorted_gaps(rewards)
+    sums = gaps.mul_(weights).cumsum_(-1)
     return ordered.scatter_(-1, index, sums)  # `ordered` is ours to overwrite
 
 

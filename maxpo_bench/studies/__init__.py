@@ -1,0 +1,1 @@
+"""Figures and tables that need no training: one file per study."""
