@@ -20,12 +20,18 @@ def extra(module, name):
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise InputError(f"{name} needs {module}, which is not installed: pip install 'maxpo-bench[{module}]'") from None
+        hint = f"pip install 'maxpo-bench[{module}]'"
+        raise InputError(f"{name} needs {module}, which is not installed: {hint}") from None
+
+
+def place(task):
+    """The task file as messages name it: folder/name.yaml."""
+    return f"{task.path.parent.name}/{task.path.name}"
 
 
 def env_arguments(task):
     """(id, keyword arguments of gymnasium.make, list of wrapper classes) of a task, checked against the registry."""
-    section, where = task.section("env"), f"{task.path.parent.name}/{task.path.name}"
+    section, where = task.section("env"), place(task)
     env_id, kwargs = section["id"], dict(section["kwargs"])
     for prefix, module in EXTRAS.items():
         if env_id.startswith(prefix):
@@ -61,7 +67,7 @@ def _guarded(task, build):
         raise
     except Exception as error:  # an environment's own code: any exception type
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{task.path.parent.name}/{task.path.name}: env.id: {task.section('env')['id']}: {reason}") from None
+        raise InputError(f"{place(task)}: env.id: {task.section('env')['id']}: {reason}") from None
 
 
 def time_limit(env, task):
@@ -69,8 +75,8 @@ def time_limit(env, task):
     limit = task.section("env")["max_episode_steps"] or (env.spec and env.spec.max_episode_steps)
     if not limit:
         raise InputError(
-            f"{task.path.parent.name}/{task.path.name}: env.max_episode_steps: {task.section('env')['id']} has no time limit "
-            "of its own and may never end; set one"
+            f"{place(task)}: env.max_episode_steps: {task.section('env')['id']} has no time limit of its own "
+            "and may never end; set one"
         )
     return int(limit)
 

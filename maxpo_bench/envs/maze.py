@@ -24,7 +24,9 @@ class Maze(gymnasium.Env):
 
     metadata = {"render_modes": ["ansi"]}
 
-    def __init__(self, size=11, layout=0, openings=0.15, decoy=0.5, guard=0.6, decoy_distance=5, num_starts=8, render_mode=None):
+    def __init__(
+        self, size=11, layout=0, openings=0.15, decoy=0.5, guard=0.6, decoy_distance=5, num_starts=8, render_mode=None
+    ):
         if size < 5 or size % 2 == 0:
             raise ValueError(f"Maze: size={size}, must be odd and at least 5")
         self.size, self.render_mode = size, render_mode
@@ -81,7 +83,7 @@ class Maze(gymnasium.Env):
 
 
 def carve(size, rng, openings):
-    """A perfect maze by depth-first search, then a share of its inner walls opened. Returns [size, size] bool, True = floor."""
+    """A perfect maze by depth-first search, then a share of its inner walls opened: [size, size] bool, True = floor."""
     floor = np.zeros((size, size), dtype=bool)
     floor[1, 1] = True
     stack = [(1, 1)]

@@ -16,9 +16,9 @@ from maxpo_bench.streams import generator
 def arm_outcomes(task_name, count, rewards):
     """What the arms pay: (values [A, M], probabilities [A, M]) float64 arrays, M outcomes per arm.
 
-    linear, exponential, gaussian: fixed rewards in [0, 1] (arXiv:2606.06096). local_optimum: arm 0 is worth .6, the last
-    arm 1, the rest uniform in [0, .5] (arXiv:2509.24261). risky: arm i pays v_i with probability 1 - .85 v_i, else
-    nothing, v evenly spaced in (0, 1]: the mean is best at v = .59, the maximum of 4 at v = .79.
+    linear, exponential, gaussian: fixed rewards in [0, 1] (arXiv:2606.06096). local_optimum: arm 0 is worth .6, the
+    last arm 1, the rest uniform in [0, .5] (arXiv:2509.24261). risky: arm i pays v_i with probability 1 - .85 v_i,
+    else nothing, v evenly spaced in (0, 1]: the mean is best at v = .59, the maximum of 4 at v = .79.
     """
     grid = np.arange(1, count + 1) / count
     if rewards == "risky":
@@ -39,7 +39,7 @@ def arm_outcomes(task_name, count, rewards):
 
 
 class Bandit(Problem):
-    """kind: bandit. A batch is a dict: arms [S, G, N] long, rewards [S, G, N], log_probs [S, 1, A] of the sampling policy."""
+    """kind: bandit. A batch is a dict: arms and rewards [S, G, N]; log_probs [S, 1, A] of the sampling policy."""
 
     def __init__(self, task, seeds, base=None):
         super().__init__(task, seeds, base)
@@ -65,9 +65,8 @@ class Bandit(Problem):
         log_probs = policy.log_probs()
         pairs = (log_probs.exp()[:, 0, :, None] * self.chances).flatten(1).cumsum(-1)  # [S, A * M]
         pick = torch.searchsorted(pairs / pairs[:, -1:], noise, right=True).view(len(self.seeds), *shape)
-        return {
-            "arms": pick // self.values.shape[1], "rewards": self.values.flatten()[pick], "log_probs": log_probs.clone(),
-        }
+        rewards = self.values.flatten()[pick]
+        return {"arms": pick // self.values.shape[1], "rewards": rewards, "log_probs": log_probs.clone()}
 
     def reward(self, batch):
         return batch["rewards"]

@@ -1,7 +1,7 @@
 """Gymnasium environments that publish their transitions (env.unwrapped.P), stepped as tensors at memory speed.
 
 The dictionary becomes arrays [nS, nA, M]; all seeds, groups and episodes are one flat list of rows that walks through
-them. One uniform number per step picks action and outcome together, by inverse CDF. A group's episodes share their start.
+them. One uniform number per step picks action and outcome together, by inverse CDF. A group shares its start state.
 """
 
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from maxpo_bench import exact
+from maxpo_bench.envs.build import Outcome, make_env, time_limit
 from maxpo_bench.errors import InputError
 from maxpo_bench.policies.tabular import TabularPolicy, entropy, table_score_norms, table_scores
 from maxpo_bench.problems import Evaluation, Problem
-from maxpo_bench.envs.build import Outcome, make_env, time_limit
 from maxpo_bench.streams import generator
 
 NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
@@ -40,7 +40,10 @@ def transitions(env):
     """Transitions of a gymnasium environment. InputError when it publishes no P or its spaces are not discrete."""
     name = env.spec.id if env.spec else type(env.unwrapped).__name__
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
-        raise InputError(f"env.id: {name} has action space {env.action_space}; kind tabular needs discrete actions, use kind: gymnasium")
+        raise InputError(
+            f"env.id: {name} has action space {env.action_space}; kind tabular needs discrete actions, "
+            "use kind: gymnasium"
+        )
     table = getattr(env.unwrapped, "P", None)
     if not isinstance(table, dict) or not isinstance(env.observation_space, gymnasium.spaces.Discrete):
         raise InputError(f"env.id: {name} publishes no transition table (env.unwrapped.P); use kind: gymnasium")
@@ -69,49 +72,39 @@ class Walker:
 
     def __init__(self, arrays, num_seeds):
         self.num_states, self.num_actions, self.num_outcomes = arrays.prob.shape
-        offset = torch.arange(num_seeds).view(-1, 1, 1, 1) * self.num_states
+        self.width = self.num_actions * self.num_outcomes  # an edge is row * width + action * M + outcome
         self.prob = torch.as_tensor(arrays.prob)  # [nS, nA, M]
-        self.next_row = (torch.as_tensor(arrays.next_state) + offset).flatten()  # [S * nS * nA * M]
+        offset = torch.arange(num_seeds).view(-1, 1, 1, 1) * self.num_states
+        next_row = torch.as_tensor(arrays.next_state) + offset
+        # By edge. Look-ups, because dividing an int64 tensor is ten times slower than indexing it.
+        self.next_row = torch.where(torch.as_tensor(arrays.done), -1, next_row).flatten()  # -1: the episode ends
         self.reward = torch.as_tensor(arrays.reward).repeat(num_seeds, 1, 1, 1).flatten()
-        self.done = torch.as_tensor(arrays.done).repeat(num_seeds, 1, 1, 1).flatten()
-        self.any_reward_midway = bool((arrays.reward[~arrays.done] != 0).any())
+        self.pair = torch.arange(len(self.reward) // self.num_outcomes).repeat_interleave(self.num_outcomes)
 
     def walk(self, log_probs, rows, horizon, noise):
         """Steps every row until it ends or the horizon cuts it.
 
         log_probs: [S, nS, nA]; rows: [B] long, seed * nS + start state; noise(t): uniform float32 [B] of step t, in
-        [0, 1). Returns (returns [B], last rewards [B], pairs [L], episodes [L]): L steps in all, pair =
-        row * nA + action, episode = which of the B rows.
+        [0, 1). Returns (edges [L], episodes [L]): L steps in all, in time order; episode = which of the B rows.
         """
-        width = self.num_actions * self.num_outcomes
-        cdf = (log_probs.exp().unsqueeze(-1) * self.prob).reshape(-1, width).cumsum(-1)
+        cdf = (log_probs.exp().unsqueeze(-1) * self.prob).reshape(-1, self.width).cumsum(-1)
         # Divided by the total, so that an outcome of probability 0 at the end of a row is never picked.
-        cdf = (cdf / cdf[:, -1:]).float()  # [S * nS, nA * M]
-        num_rows = len(rows)
-        returns, last = torch.zeros(num_rows, dtype=torch.float64), torch.zeros(num_rows, dtype=torch.float64)
-        episodes, pairs, visitors = torch.arange(num_rows), [], []
-        everyone = True
+        cdf = (cdf / cdf[:, -1:]).float()  # [S * nS, width]
+        episodes = torch.arange(len(rows))
+        edges, visitors = [], []
         for t in range(horizon):
-            u = noise(t) if everyone else noise(t)[episodes]
+            u = noise(t) if len(episodes) == len(noise(t)) else noise(t).index_select(0, episodes)
             pick = torch.searchsorted(cdf.index_select(0, rows), u.unsqueeze(1), right=True).squeeze(1)
-            edge = rows * width + pick
-            pairs.append(edge if self.num_outcomes == 1 else edge.div(self.num_outcomes, rounding_mode="floor"))
+            edge = pick.add_(rows, alpha=self.width)
+            edges.append(edge)
             visitors.append(episodes)
-            done = self.done[edge]
-            if self.any_reward_midway:
-                reward = self.reward[edge]
-                returns.index_add_(0, episodes, reward)
-                last[episodes] = reward
-            rows = self.next_row[edge]
-            ended = done.nonzero().squeeze(1)
-            if len(ended):
-                if not self.any_reward_midway:  # then only an ending pays
-                    returns[episodes[ended]] = last[episodes[ended]] = self.reward[edge[ended]]
-                stay = done.logical_not_().nonzero().squeeze(1)
-                if len(stay) == 0:
-                    break
-                rows, episodes, everyone = rows[stay], episodes[stay], False
-        return returns, last, torch.cat(pairs), torch.cat(visitors)
+            rows = self.next_row.index_select(0, edge)
+            stay = (rows >= 0).nonzero().squeeze(1)
+            if len(stay) == 0:
+                break
+            if len(stay) < len(rows):
+                rows, episodes = rows.index_select(0, stay), episodes.index_select(0, stay)
+        return torch.cat(edges), torch.cat(visitors)
 
 
 def noise_source(generators, num_episodes):
@@ -141,7 +134,9 @@ def split_starts(start):
 
 
 class Tabular(Problem):
-    """kind: tabular. A batch is a dict: returns, last [S, G, N]; pairs, episodes [L]; starts [S, G]; log_probs [S, nS, nA]."""
+    """kind: tabular. A batch is a dict: returns [S, G, N]; for each of the L steps its pair [L], a number (seed * nS +
+    state) * nA + action, and episode [L]; starts [S, G]; log_probs [S, nS, nA] of the sampling policy.
+    """
 
     def __init__(self, task, seeds, base=None):
         super().__init__(task, seeds, base)
@@ -149,6 +144,7 @@ class Tabular(Problem):
         self.horizon = time_limit(env, task)
         self.arrays = transitions(env)
         env.close()
+        self.any_reward_midway = bool((self.arrays.reward[~self.arrays.done] != 0).any())
         self.outcome = Outcome(task.section("outcome"))
         self.walker = Walker(self.arrays, len(self.seeds))
         self.num_states, self.num_actions = self.walker.num_states, self.walker.num_actions
@@ -162,14 +158,22 @@ class Tabular(Problem):
         """starts: [S, G] int states. Returns the batch dict."""
         log_probs = policy.log_probs().detach()
         num_seeds, num_groups = starts.shape
-        rows = torch.as_tensor(starts + np.arange(num_seeds)[:, None] * self.num_states).repeat_interleave(num_members, dim=1)
+        rows = torch.as_tensor(starts + np.arange(num_seeds)[:, None] * self.num_states)  # [S, G]
+        rows = rows.repeat_interleave(num_members, dim=1)
         noise = noise_source(generators, num_groups * num_members)
-        returns, last, pairs, episodes = self.walker.walk(log_probs, rows.flatten(), self.horizon, noise)
-        shape = (num_seeds, num_groups, num_members)
-        return {
-            "returns": returns.view(shape), "last": last.view(shape), "pairs": pairs, "episodes": episodes,
-            "starts": starts, "log_probs": log_probs,
+        edges, episodes = self.walker.walk(log_probs, rows.flatten(), self.horizon, noise)
+        rewards = self.walker.reward.index_select(0, edges)  # [L]
+        num_episodes = num_seeds * num_groups * num_members
+        batch = {
+            "shape": (num_seeds, num_groups, num_members), "starts": starts, "log_probs": log_probs,
+            "pairs": self.walker.pair.index_select(0, edges), "episodes": episodes,
+            "returns": rewards.new_zeros(num_episodes).index_add_(0, episodes, rewards).view(num_seeds, num_groups, -1),
         }
+        if self.outcome.type == "final":
+            steps = torch.arange(len(edges))
+            final = torch.zeros(num_episodes, dtype=torch.int64).scatter_reduce_(0, episodes, steps, "amax")
+            batch["last"] = rewards[final].view(batch["shape"])
+        return batch
 
     @torch.no_grad()
     def sample(self, policy, step, purpose="train", groups=None, group_size=None):
@@ -179,13 +183,12 @@ class Tabular(Problem):
         return self._walk(policy, np.stack(starts), group_size or self.task.group_size, generators)
 
     def reward(self, batch):
-        return self.outcome(batch["returns"], batch["last"])
+        return self.outcome(batch["returns"], batch.get("last"))
 
     def _sum_by_episode(self, table, batch):
         """table: [S, nS, nA] -> its sum over the steps of every episode, [S, G, N]."""
-        shape = batch["returns"].shape
-        steps = table.flatten()[batch["pairs"]]  # [L]
-        return table.new_zeros(shape.numel()).index_add(0, batch["episodes"], steps).view(shape)
+        steps = table.flatten().index_select(0, batch["pairs"])  # [L]
+        return table.new_zeros(batch["returns"].numel()).index_add(0, batch["episodes"], steps).view(batch["shape"])
 
     def log_probs(self, policy, batch, rows=None):
         log_probs = self._sum_by_episode(policy.log_probs(), batch)
@@ -196,10 +199,11 @@ class Tabular(Problem):
 
     @torch.no_grad()
     def scores(self, policy, batch):
-        num_seeds, num_groups, num_members = batch["returns"].shape
+        num_seeds, num_groups, num_members = batch["shape"]
         width = self.num_states * self.num_actions
         counts = torch.zeros(num_seeds * num_groups * num_members * width, dtype=torch.float64)
-        counts.index_add_(0, batch["episodes"] * width + batch["pairs"] % width, torch.ones(len(batch["pairs"]), dtype=torch.float64))
+        visits = batch["episodes"] * width + batch["pairs"] % width  # [L]
+        counts.index_add_(0, visits, torch.ones(len(visits), dtype=torch.float64))
         counts = counts.view(num_seeds, num_groups * num_members, self.num_states, self.num_actions)
         return table_scores(policy.log_probs(), counts)
 
@@ -217,8 +221,11 @@ class Tabular(Problem):
         return Evaluation(self.reward(batch).numpy(), extras)
 
     def _exact(self, policy, ks, starts, chances):
-        """J_k averaged over start states (a group shares its start): [S, len(ks)]; None when the outcome is not a function of the return."""
-        if not self.outcome.of_return(self.walker.any_reward_midway):
+        """J_k averaged over start states (a group shares its start): [S, len(ks)].
+
+        None when the outcome is not a function of the return.
+        """
+        if not self.outcome.of_return(self.any_reward_midway):
             return None
         key = tuple(starts)
         if key not in self.plans:
@@ -263,7 +270,10 @@ class TabularVectorEnv(gymnasium.vector.VectorEnv):
         self.ended = np.ones(num_envs, dtype=bool)
 
     def reset(self, *, seed=None, options=None):
-        """seed: one int for the whole batch, or None to go on with the stream. options: {"reset_mask": bool [num_envs]}."""
+        """seed: one int for the whole batch, or None to go on with the stream.
+
+        options: {"reset_mask": bool array [num_envs]}, the rows to reset; default all.
+        """
         super().reset(seed=seed)
         mask = (options or {}).get("reset_mask", np.ones(self.num_envs, dtype=bool))
         start = self.arrays.start
