@@ -88,7 +88,7 @@ class Results:
         """Estimators whose advantages do not sum to zero: as measured (studies/properties.csv), else as declared."""
         measured = self.property_of("centred")
         return [e for e in sorted({*self.estimators, *self.declared})
-                if measured.get(e, self.declared.get(e, {}).get("centred")) in (False, 0)]
+                if measured.get(e, self.declared.get(e, {}).get("centred")) in (False, "no")]
 
     def property_of(self, column):
         """{estimator: value} of a column of the property table; {} when it was not measured."""

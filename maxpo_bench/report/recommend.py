@@ -1,0 +1,82 @@
+"""Which estimator for which k, and how sure that is: computed from the trained policies' max@k ladders."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from maxpo_bench import statistics
+from maxpo_bench.report import load
+
+LEVEL = 0.05
+
+
+@dataclass
+class Advice:
+    """The answer for one k. k is a number, or "K": each task's own K, the one it was trained for."""
+
+    k: int | str
+    best: str | None
+    level: float | None = None       # mean over tasks of max@k on the 0-1 scale
+    num_tasks: int = 0
+    runner_up: str | None = None
+    lead: statistics.Interval | None = None  # best - runner_up, mean over tasks
+    tied: list = field(default_factory=list)   # not told apart from the best (Holm over the rivals, 5%)
+    worse: list = field(default_factory=list)  # behind the best beyond chance
+    partial: dict = field(default_factory=dict)  # estimator -> number of tasks it has results on, when fewer than the best
+    gaps: dict = field(default_factory=dict)    # estimator -> Interval of best - estimator
+
+    @property
+    def sure(self):
+        if self.best is None:
+            return "no answer"
+        if not self.gaps:
+            return "no rival"
+        if not self.tied:
+            return "clear"
+        return "not told apart" if not self.worse else "one of " + str(len(self.tied) + 1)
+
+
+def advise(results, scale=None):
+    """Advice for each task's own K and for each k that at least half of the tasks measured: a list of Advice."""
+    scale = scale or load.scales(results)
+    counts = {}
+    for task in scale:
+        for k in set().union(*(load._rungs(results.cells[task, e]) for e in results.estimators)):
+            counts[k] = counts.get(k, 0) + 1
+    common = sorted(k for k, n in counts.items() if 2 * n >= len(scale) and (k & (k - 1)) == 0)
+    return [_advise(results, scale, k) for k in ("K", *common)]
+
+
+def normalised(results, scale, estimator, metric):
+    """{task: {seed: value on the 0-1 scale}} of an estimator, tasks without values left out."""
+    found = {}
+    for task, (low, high) in scale.items():
+        values = results.cells[task, estimator].values(metric)
+        if values:
+            found[task] = {s: (v - low) / (high - low) for s, v in values.items()}
+    return found
+
+
+def _advise(results, scale, k):
+    values = {e: normalised(results, scale, e, "max@K" if k == "K" else k) for e in results.estimators}
+    values = {e: v for e, v in values.items() if v}
+    if not values:
+        return Advice(k, None)
+    full = max(len(v) for v in values.values())
+    level = {e: np.mean([np.mean(list(s.values())) for s in v.values()]) for e, v in values.items() if len(v) == full}
+    best = max(level, key=lambda e: (level[e], e))
+    advice = Advice(k, best, float(level[best]), full)
+    advice.partial = {e: len(v) for e, v in values.items() if len(v) < full}
+    for rival in values:
+        if rival != best:
+            pairs = {t: statistics.pair(values[best][t], values[rival][t])[0] for t in values[rival] if t in values[best]}
+            advice.gaps[rival] = statistics.task_mean_interval(pairs)
+    adjusted = dict(zip(advice.gaps, statistics.holm([g.p for g in advice.gaps.values()]), strict=True))
+    behind = sorted((e for e in advice.gaps if advice.gaps[e].estimate is not None), key=lambda e: (advice.gaps[e].estimate, e))
+    for rival in behind:
+        settled = adjusted[rival] is not None and adjusted[rival] < LEVEL and advice.gaps[rival].estimate > 0
+        (advice.worse if settled else advice.tied).append(rival)
+    complete = [e for e in behind if e in level]
+    if complete:
+        advice.runner_up, advice.lead = complete[0], advice.gaps[complete[0]]
+    return advice

@@ -1,0 +1,219 @@
+"""Tables of the report as DataFrames: each is written as CSV, and is what the figure of the same name draws."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from maxpo_bench import statistics
+from maxpo_bench.report import load, recommend
+from maxpo_bench.report.claims import TRAINING_PHASES, training_seconds
+from maxpo_bench.report.style import REFERENCE
+
+PHASES = (*TRAINING_PHASES, "evaluate")
+
+
+def cells(results):
+    """One row per declared cell: status, reason, seeds, final metrics with 95% intervals over seeds, seconds per seed."""
+    rows = []
+    for task in results.tasks:
+        for estimator in results.estimators:
+            cell = results.cells[task, estimator]
+            row = {"task": task, "estimator": estimator, "status": cell.status, "reason": cell.reason,
+                   "k": results.k(task), "group_size": results.group_size(task), "num_seeds": len(cell.values("max@K"))}
+            for metric in load.METRICS:
+                found = statistics.mean_interval(list(cell.values(metric).values()))
+                row |= {metric: found.estimate, f"{metric} low": found.low, f"{metric} high": found.high}
+            row["max@K iqm"] = statistics.iqm(list(cell.values("max@K").values()))
+            row["seconds per seed"] = training_seconds(cell)
+            row["verifier_errors"] = cell.metrics.get("verifier_errors")
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def curves(results):
+    """Learning curves: mean over seeds with a 95% interval, per task, estimator and evaluation, for max@K and pass@1."""
+    columns = ["task", "estimator", "step", "samples"]
+    if not len(results.curves):
+        return pd.DataFrame(columns=[*columns, "num_seeds", *(f"{m}{s}" for m in ("max_at_k", "pass_at_1") for s in ("", "_low", "_high"))])
+    groups = results.curves.groupby(columns, sort=False)
+    table = groups.size().rename("num_seeds").to_frame()
+    for metric in ("max_at_k", "pass_at_1"):
+        table[metric], table[f"{metric}_low"], table[f"{metric}_high"] = _bands(groups[metric])
+    return table.reset_index()
+
+
+def _bands(groups):
+    """Mean and 95% t interval of every group at once; no interval below 3 values or without spread."""
+    from scipy.stats import t
+
+    mean, spread, n = groups.mean(), groups.std(ddof=1), groups.count()
+    half = t.ppf((1 + statistics.SIZE) / 2, (n - 1).clip(lower=1)) * spread / np.sqrt(n.clip(lower=1))
+    half = half.where((n >= statistics.MIN_PAIRS) & (spread > 1e-12))
+    return mean, mean - half, mean + half
+
+
+def wide_curves(results, scale, num_points=5):
+    """For `dvc plots`: mean over tasks of max@K on the 0-1 scale against the share of training done, a column each."""
+    grid = np.linspace(0, 1, num_points)
+    table = curves(results)
+    found = {"share_of_training": grid}
+    for estimator in results.estimators:
+        lines = []
+        for task, part in table[table["estimator"] == estimator].groupby("task", sort=False):
+            part = part.dropna(subset=["max_at_k"]).sort_values("step")
+            if task in scale and len(part) > 1 and part["step"].max() > 0:
+                low, high = scale[task]
+                level = (part["max_at_k"].to_numpy() - low) / (high - low)
+                lines.append(np.interp(grid, part["step"].to_numpy() / part["step"].max(), level))
+        if lines:
+            found[estimator] = np.mean(lines, axis=0)
+    return pd.DataFrame(found)
+
+
+def ladders(results):
+    """max@k and pass@k against k before and after training: mean over seeds with a 95% interval."""
+    columns = ["task", "estimator", "step", "k"]
+    if not len(results.ladders):
+        return pd.DataFrame(columns=[*columns, "when", "max_at_k", "max_at_k_low", "max_at_k_high"])
+    groups = results.ladders.groupby(columns, sort=False)
+    table = groups.size().rename("num_seeds").to_frame()
+    table["max_at_k"], table["max_at_k_low"], table["max_at_k_high"] = _bands(groups["max"])
+    table["pass_at_k"], table["pass_at_k_low"], table["pass_at_k_high"] = _bands(groups["pass"])
+    table = table.reset_index()
+    return table.assign(when=np.where(table["step"] == 0, "before", "after"))
+
+
+def differences(results, scale, metric="max@K", method=REFERENCE):
+    """method - other after training, paired by seed, on each task and as the mean over tasks, on the 0-1 scale."""
+    rows = []
+    if method not in results.estimators:
+        return pd.DataFrame(columns=["task", "estimator", "difference", "low", "high", "num_pairs", "reason"])
+    bounds = {t: (0.0, 1.0) for t in scale} if metric.startswith("pass") else scale
+    mine = recommend.normalised(results, bounds, method, metric)
+    for other in results.estimators:
+        if other == method:
+            continue
+        theirs = recommend.normalised(results, bounds, other, metric)
+        pairs = {t: statistics.pair(mine[t], theirs[t])[0] for t in mine if t in theirs}
+        found = {t: statistics.mean_interval(p) for t, p in pairs.items() if len(p)}
+        for task, interval in [*found.items(), ("overall", statistics.task_mean_interval(pairs))]:
+            rows.append({"task": task, "estimator": other, "difference": interval.estimate, "low": interval.low,
+                         "high": interval.high, "num_pairs": interval.num_pairs, "reason": interval.reason})
+    return pd.DataFrame(rows)
+
+
+def overall(results, scale, method=REFERENCE):
+    """Per estimator: interquartile mean of max@K over tasks and seeds, difference to the method, probability of improvement."""
+    rows, gaps = [], differences(results, scale, method=method)
+    mine = recommend.normalised(results, scale, method, "max@K") if method in results.estimators else {}
+    for estimator in results.estimators:
+        values = recommend.normalised(results, scale, estimator, "max@K")
+        strata = {t: np.array(list(v.values())) for t, v in values.items()}
+        found = statistics.iqm_interval(strata)
+        row = {"estimator": estimator, "num_tasks": len(values), "num_runs": found.num_pairs, "iqm": found.estimate, "iqm low": found.low,
+               "iqm high": found.high}
+        gap = gaps[(gaps["estimator"] == estimator) & (gaps["task"] == "overall")]
+        for key in ("difference", "low", "high"):
+            row[f"{method} ahead by" if key == "difference" else f"ahead {key}"] = gap[key].iloc[0] if len(gap) else None
+        shared = [t for t in strata if t in mine]
+        if estimator != method and shared:
+            chance = statistics.probability_of_improvement_interval(
+                {t: np.array(list(mine[t].values())) for t in shared}, {t: strata[t] for t in shared}, num_resamples=1000)
+            row |= {f"P({method} better)": chance.estimate, "P low": chance.low, "P high": chance.high}
+        pass_1 = recommend.normalised(results, dict.fromkeys(scale, (0.0, 1.0)), estimator, "pass@1")
+        row["pass@1"] = np.mean([np.mean(list(v.values())) for v in pass_1.values()]) if pass_1 else None
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.sort_values(["num_tasks", "iqm"], ascending=[False, False], kind="stable", na_position="last")
+
+
+def advice(answers):
+    """The answers of recommend.advise, one row per k."""
+    rows = []
+    for a in answers:
+        lead = a.lead or statistics.Interval(None, None, None, 0)
+        rows.append({"k": a.k, "best": a.best, "mean max@k": a.level, "num_tasks": a.num_tasks, "sure": a.sure,
+                     "runner_up": a.runner_up, "lead": lead.estimate, "lead low": lead.low, "lead high": lead.high,
+                     "num_pairs": lead.num_pairs, "not told apart": ", ".join(a.tied), "worse": ", ".join(a.worse)})
+    return pd.DataFrame(rows)
+
+
+def wall_clock(results):
+    """Seconds per seed by phase, per cell. Evaluation is off the training clock."""
+    rows = []
+    for (task, estimator), cell in results.cells.items():
+        phases = cell.timing.get("phases") or {}
+        if cell.usable and phases:
+            seconds = {p: float(phases[p]) for p in PHASES if isinstance(phases.get(p), (int, float))}
+            rows.append({"task": task, "estimator": estimator, **{p: seconds.get(p, 0.0) for p in PHASES},
+                         "training": sum(seconds.get(p, 0.0) for p in TRAINING_PHASES), "wall_s": cell.timing.get("wall_s")})
+    return pd.DataFrame(rows, columns=["task", "estimator", *PHASES, "training", "wall_s"])
+
+
+def claim_table(claims):
+    """One row per finding of each claim."""
+    return pd.DataFrame([
+        {"claim": c.id, "claim_verdict": c.verdict, "against": f.against, "where": f.where, "verdict": f.verdict, "unit": c.unit,
+         "effect": f.effect, "low": f.low, "high": f.high, "null": f.null, "num_pairs": f.num_pairs, "reason": f.reason}
+        for c in claims for f in c.findings], columns=["claim", "claim_verdict", "against", "where", "verdict", "unit", "effect",
+                                                       "low", "high", "null", "num_pairs", "reason"])
+
+
+def headline(results, claims, table, answers, method=REFERENCE):
+    """About ten numbers for results/metrics.json, the ones `dvc metrics show` and `diff` print."""
+    statuses = [c.status for c in results.cells.values()]
+    found = {"cells with results": sum(s in load.USABLE for s in statuses),
+             "cells without results": sum(s not in (*load.USABLE, "not_applicable") for s in statuses)}
+    for verdict in ("supported", "contradicted", "inconclusive"):
+        found[f"claims {verdict}"] = sum(c.verdict == verdict for c in claims)
+    rows = {row["estimator"]: row for _, row in table.iterrows()}
+    found[f"{method} max@K IQM"] = rows.get(method, {}).get("iqm")
+    found["best max@K mean"] = answers[0].level if answers else None
+    for other in [e for e in results.non_centred() if e in rows and e != method]:
+        found[f"{method} - {other} max@K"] = rows[other].get(f"{method} ahead by")
+        ratios = variance_ratios(results, other)
+        if ratios:
+            found[f"variance {other} / {method}"] = math.exp(np.mean(np.log(ratios)))
+    found[f"{method} pass@1"] = rows.get(method, {}).get("pass@1")
+    return {k: round(float(v), 6) if isinstance(v, float) else v for k, v in found.items()
+            if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
+
+
+def variance_ratios(results, other):
+    """Var(other) / Var(maxpo) at every measured checkpoint."""
+    if "ratio_to_maxpo" not in results.variance:
+        return []
+    rows = results.variance[results.variance["estimator"] == other]["ratio_to_maxpo"]
+    return [float(v) for v in rows if math.isfinite(v) and v > 0]
+
+
+def latex(results):
+    """A paste-ready LaTeX table (booktabs): max@K by task and estimator, mean and half-width of the 95% interval, best bold."""
+    table = cells(results)
+    tasks = [t for t in results.tasks if t in set(results.usable_tasks())]
+    lines = [r"\begin{tabular}{l" + "r" * len(results.estimators) + "}", r"\toprule",
+             " & ".join(["task", *map(_tex, results.estimators)]) + r" \\", r"\midrule"]
+    for task in tasks:
+        rows = table[table["task"] == task].set_index("estimator")
+        values = pd.to_numeric(rows["max@K"], errors="coerce")
+        best = values.max()
+        digits = 3 if abs(best) < 10 else 1
+        row = [_tex(f"{task} (K={results.k(task)})")]
+        for estimator in results.estimators:
+            value, high = values[estimator], rows.loc[estimator, "max@K high"]
+            if pd.isna(value):
+                row.append("--")
+                continue
+            text = f"{value:.{digits}f}"
+            text = rf"\mathbf{{{text}}}" if f"{best:.{digits}f}" == text else text
+            if not pd.isna(high):
+                text += rf"_{{\pm {high - value:.{digits}f}}}"
+            row.append(f"${text}$")
+        lines.append(" & ".join(row) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _tex(text):
+    table = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    return "".join(table.get(c, "\\" + c if c in "_&%$#" else c) for c in str(text))
