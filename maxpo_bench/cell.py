@@ -10,6 +10,7 @@ import os
 import platform
 import shutil
 import time
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def checkpoint_seconds():
 
 
 def jobs_of(task, problem_is_row_wise):
-    """The seeds of a task, split into jobs: one seed each for language models, an even share per worker for the rest."""
+    """The seeds of a task, split into jobs: one each for language models, an even share per worker for the rest."""
     seeds = list(range(task.seeds))
     if problem_is_row_wise:
         return [(seed,) for seed in seeds]
@@ -39,9 +40,11 @@ def jobs_of(task, problem_is_row_wise):
     return [tuple(seeds[i * len(seeds) // count : (i + 1) * len(seeds) // count]) for i in range(count)]
 
 
-def code_hash():
-    """Hash of the package's sources and the library versions: a checkpoint is continued only by the code that wrote it."""
+def code_hash(task):
+    """Hash of the sources and the library versions: a checkpoint is continued only by the code that wrote it."""
     digest = hashlib.sha256(repr(versions()).encode())
+    if ".py:" in task.kind:
+        digest.update((task.path.parent / task.kind.split(":")[0]).read_bytes())
     package = Path(__file__).parent
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
@@ -88,21 +91,26 @@ def run_base(name, results=None):
         tick(1)
         return rows, ladders, problem.verifier_errors
 
+    about = {"task": task.name, "task_sha256": task.sha256, "versions": versions()}
     with files.lock(root() / ".resume" / "locks" / f"base-{task.name}", f"base of {task.name}"):
-        probe = problems.build(task, (0,))
-        jobs = jobs_of(task, probe.row_wise)
-        (folder / "weights").mkdir(parents=True, exist_ok=True)
-        parts = workers.run(jobs, work, f"base {task.name}", 1)
+        (folder / "base.json").unlink(missing_ok=True)  # while it is missing, the weights beside it are not whole
+        shutil.rmtree(folder / "weights", ignore_errors=True)
+        (folder / "weights").mkdir(parents=True)
+        try:
+            jobs = jobs_of(task, _is_row_wise(task))
+            parts = workers.run(jobs, work, f"base {task.name}", 1)
+        except Fault as error:
+            files.write_json(folder / "base.json", {**about, "status": "failed", "reason": str(error)})
+            print(f"base {task.name}: failed: {error}", flush=True)
+            return 1
         files.write_json(
             folder / "base.json",
             {
-                "task": task.name,
-                "task_sha256": task.sha256,
+                **about,
                 "status": "ok",
                 "rows": [row for rows, _, _ in parts for row in rows],
                 "ladders": [rungs for _, ladders, _ in parts for rungs in ladders],
                 "verifier_errors": sum(errors for _, _, errors in parts),
-                "versions": versions(),
             },
         )
     print(f"base {task.name}: {task.seeds} seeds in {time.perf_counter() - start:.1f} s")
@@ -115,9 +123,16 @@ def load_base(task, seeds, results=None):
     if not (folder / "base.json").is_file():
         raise InputError(f"{folder}/base.json is missing; run `maxpo-bench base {task.name}` first")
     base = files.read_json(folder / "base.json")
-    if base.get("task_sha256") != task.sha256:
-        raise InputError(f"{folder}: made from another version of tasks/{task.name}.yaml; run `maxpo-bench base {task.name}`")
-    rows = {row["seed"]: (row, rungs) for row, rungs in zip(base["rows"], base["ladders"], strict=True)}
+    if not isinstance(base, dict) or base.get("task_sha256") != task.sha256:
+        other = f"{folder}: made from another version of tasks/{task.name}.yaml"
+        raise InputError(f"{other}; run `maxpo-bench base {task.name}`")
+    if base.get("status") != "ok":
+        raise InputError(f"{folder}/base.json: the base stage {base.get('status')}: {base.get('reason')}")
+    try:
+        rows = {row["seed"]: (row, rungs) for row, rungs in zip(base["rows"], base["ladders"], strict=True)}
+        rows = [rows[seed] for seed in seeds]
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{folder}/base.json: edited or cut short; run `maxpo-bench base {task.name}`") from None
     paths = [folder / "weights" / f"seed{seed}.safetensors" for seed in seeds]
     if any(path.is_file() for path in (folder / "weights").glob("*")):
         missing = [path.name for path in paths if not path.is_file()]
@@ -126,77 +141,7 @@ def load_base(task, seeds, results=None):
         states = [files.load_tensors(path)[0] for path in paths]
     else:
         states = None
-    return states, [rows[seed][0] for seed in seeds], [rows[seed][1] for seed in seeds]
-
-
-# --------------------------------------------------------------------------------------------------------- checkpoints
-
-
-class Checkpoints:
-    """The last two checkpoints of one job. The newest that is whole is used: a truncated one is passed over."""
-
-    def __init__(self, folder, job):
-        self.paths = [folder / f"seeds-{job[0]}-{job[-1]}.{name}.safetensors" for name in ("a", "b")]
-        self.turn = 0
-
-    def save(self, run, problem):
-        tensors = {}
-        states = {**run.states, "policy": problem.policy_states(run.policy)}
-        for when, per_seed in states.items():
-            for s, state in enumerate(per_seed):
-                tensors.update({f"{when}/{s}/{name}": tensor for name, tensor in state.items()})
-        optimiser = run.optimiser.state_dict()["state"]
-        for index, entries in optimiser.items():
-            tensors.update({f"optimiser/{index}/{name}": tensor for name, tensor in entries.items() if tensor is not None})
-        about = {
-            "step": run.step,
-            "rows": run.rows,
-            "ladders": run.ladders,
-            "diverged": run.diverged,
-            "phases": dict(run.clock.phases),
-            "verifier_errors": problem.verifier_errors,
-        }
-        files.save_tensors(self.paths[self.turn], tensors, about)
-        self.turn = 1 - self.turn
-
-    def load(self):
-        """(tensors, about) of the newest whole checkpoint, or None."""
-        found = []
-        for turn, path in enumerate(self.paths):
-            if path.is_file():
-                try:
-                    found.append((files.load_tensors(path), turn))
-                except InputError:
-                    path.unlink()  # truncated by a crash; the other one is older but whole
-        if not found:
-            return None
-        (tensors, about), turn = max(found, key=lambda item: item[0][1]["step"])
-        self.turn = 1 - turn
-        return tensors, about
-
-    def restore(self, task, problem, saved):
-        """The Run that was saved."""
-        from maxpo_bench.training import Clock, Run
-
-        tensors, about = saved
-        states, optimiser = {}, {}
-        for key, tensor in tensors.items():
-            when, index, name = key.split("/", 2)
-            if when == "optimiser":
-                optimiser.setdefault(int(index), {})[name] = tensor
-            else:
-                states.setdefault(when, {}).setdefault(int(index), {})[name] = tensor
-        states = {when: [per_seed[s] for s in sorted(per_seed)] for when, per_seed in states.items()}
-        run = Run(task, problem, states.pop("policy"))
-        run.states = states
-        groups = run.optimiser.state_dict()["param_groups"]
-        run.optimiser.load_state_dict({"state": optimiser, "param_groups": groups})
-        run.step, run.rows = about["step"], about["rows"]
-        run.ladders = [{int(k): value for k, value in rungs.items()} for rungs in about["ladders"]]
-        run.diverged = {int(seed): reason for seed, reason in about["diverged"].items()}
-        run.clock = Clock(about["phases"])
-        problem.verifier_errors = about["verifier_errors"]
-        return run
+    return states, [row for row, _ in rows], [rungs for _, rungs in rows]
 
 
 # ---------------------------------------------------------------------------------------------------------------- cell
@@ -223,13 +168,13 @@ def run_cell(name, estimator_name, results=None):
     Exit code 0 for ok, diverged and not_applicable (scientific outcomes), 1 for failed (something broke).
     """
     from maxpo_bench import problems
-    from maxpo_bench.training import NotApplicable, train
+    from maxpo_bench.training import Checkpoints, NotApplicable, train
 
     task, estimator = check_cell(name, estimator_name)
     results = Path(results or root() / "results")
     folder = results / "runs" / task.name / estimator.name
     label = f"{task.name}-{estimator.name}"
-    key = hashlib.sha256(f"{task.sha256} {code_hash()} {base_hash(task, results)}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{task.sha256} {code_hash(task)} {base_hash(task, results)}".encode()).hexdigest()[:16]
     scratch = root() / ".resume" / label / key
     start = time.perf_counter()
 
@@ -260,17 +205,19 @@ def run_cell(name, estimator_name, results=None):
     with files.lock(root() / ".resume" / "locks" / label, f"cell {label}"):
         _, base_rows, base_ladders = load_base(task, range(task.seeds), results)
         _discard_other_keys(scratch)
-        row_wise = problems.build(task, (0,), base_folder(task, results)).row_wise
-        jobs = jobs_of(task, row_wise)
+        with _replacing(folder, commit=False):
+            pass  # a folder that cannot be written to shows now, not after the training
         metrics = _about(task, estimator)
         try:
+            jobs = jobs_of(task, _is_row_wise(task, base_folder(task, results)))
             workers.run(jobs, work, label, task.steps)
         except NotApplicable as error:
             return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
         except Fault as error:
             return _end_early(folder, {**metrics, "status": "failed", "reason": str(error)}, label, None, 1)
         parts = [Checkpoints(scratch, job).load() for job in jobs]
-        _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, time.perf_counter() - start)
+        with _replacing(folder) as new:
+            _write_results(new, task, metrics, jobs, parts, base_rows, base_ladders, time.perf_counter() - start)
         shutil.rmtree(scratch.parent, ignore_errors=True)
     status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
     print(f"{label}: {status}, {task.seeds} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
@@ -311,16 +258,45 @@ def _about(task, estimator):
     }
 
 
+@contextmanager
+def _replacing(folder, commit=True):
+    """A new folder to write a cell's files into. When all are written they replace the old ones, metrics.json last.
+
+    A disk that fills up or a Ctrl-C on the way leaves the old files as they were.
+    """
+    new = folder / ".new"
+    shutil.rmtree(new, ignore_errors=True)
+    try:
+        (new / "checkpoints").mkdir(parents=True)
+        yield new
+        if commit:
+            (folder / "metrics.json").unlink(missing_ok=True)  # from here to the end there is no result
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            for name in ("checkpoints", *RUN_FILES):
+                os.replace(new / name, folder / name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_row_wise(task, base=None):
+    """Whether the problem works row by row. A problem that cannot be built is a Fault, like one that cannot run."""
+    from maxpo_bench import problems
+
+    try:
+        return problems.build(task, (0,), base).row_wise
+    except (InputError, Fault):
+        raise
+    except Exception as error:
+        raise Fault(workers.reason(error)) from error
+
+
 def _end_early(folder, metrics, label, scratch, code):
     """A cell that has no curve: its metrics.json says why, and nothing of an older run stays beside it."""
-    for name in RUN_FILES:
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    files.write_csv(folder / "curve.csv", [])
-    files.write_csv(folder / "ladder.csv", [])
-    files.write_json(folder / "timing.json", {})
-    files.write_json(folder / "metrics.json", metrics)
+    with _replacing(folder) as new:
+        files.write_csv(new / "curve.csv", [])
+        files.write_csv(new / "ladder.csv", [])
+        files.write_json(new / "timing.json", {})
+        files.write_json(new / "metrics.json", metrics)
     if scratch is not None:
         shutil.rmtree(scratch.parent, ignore_errors=True)
     print(f"{label}: {metrics['status']}: {metrics['reason']}", flush=True)
@@ -329,8 +305,6 @@ def _end_early(folder, metrics, label, scratch, code):
 
 def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, wall_s):
     rows, final, phases, ladder_rows, diverged, errors = list(base_rows), {}, {}, [], {}, 0
-    checkpoints = folder / "checkpoints"
-    shutil.rmtree(checkpoints, ignore_errors=True)
     for seed, rungs in enumerate(base_ladders):
         ladder_rows += [{"seed": seed, "step": 0, "k": int(k), **values} for k, values in rungs.items()]
     for job, (tensors, about) in zip(jobs, parts, strict=True):
@@ -346,7 +320,7 @@ def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, 
                 prefix = f"{when}/{s}/"
                 state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
                 if state:
-                    files.save_tensors(checkpoints / f"{when}-seed{seed}.safetensors", state)
+                    files.save_tensors(folder / "checkpoints" / f"{when}-seed{seed}.safetensors", state)
     first = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")
     rows = [{**{key: row[key] for key in first}, **row} for row in rows]
     rows.sort(key=lambda row: (row["seed"], row["step"]))
@@ -377,7 +351,6 @@ def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, 
         "extras": {key: column(key) for key in base_rows[0] if key not in known},
         "verifier_errors": errors,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     files.write_csv(folder / "curve.csv", rows)
     files.write_csv(folder / "ladder.csv", ladder_rows)
     timing = {

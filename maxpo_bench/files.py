@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import os
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maxpo_bench.errors import Fault, InputError
@@ -15,17 +15,20 @@ from maxpo_bench.errors import Fault, InputError
 def write_bytes(path, data):
     """Write, fsync, rename: a reader sees the old file or the new one, never half of one."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise Fault(f"cannot write {path}: {error.strerror}") from None
+    except BaseException as error:  # Ctrl-C too: nothing is left lying about
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise Fault(f"cannot write {path}: {error.strerror}") from None
+        raise
 
 
 def json_text(value):

@@ -14,10 +14,12 @@ from contextlib import contextmanager
 
 import torch
 
+from maxpo_bench import files
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.evaluation import ladder
 
-EXPLODED = 1e12  # a gradient entry beyond this is divergence, long before float32 overflows
+EXPLODED = 1e12  # a gradient of a larger norm is divergence, long before float32 overflows
+FAR_OUT = 1e8  # and so are parameters of a larger norm
 
 
 class NotApplicable(InputError):
@@ -48,7 +50,7 @@ def make_optimiser(task, parameters):
 
 
 def surrogate(log_probs, advantages, old_log_probs=None, clip=0.0):
-    """Per-sample loss whose gradient is -A * score. With clip > 0 the PPO form on whole-sample ratios (arXiv:1707.06347).
+    """Per-sample loss whose gradient is -A * score. With clip > 0 the PPO form on sample ratios (arXiv:1707.06347).
 
     All tensors of one shape; advantages on the mean-loss scale. Returns that shape.
     """
@@ -68,7 +70,7 @@ def kl_penalty(log_probs, reference_log_probs):
 
 
 def update(task, problem, policy, optimiser, batch, advantages, lr):
-    """One optimiser step per epoch on one batch. Returns one float per seed, NaN or infinity where the gradient is not finite.
+    """One optimiser step per epoch on one batch. Returns per seed 0, or infinity where it went out of bounds.
 
     The loss of a seed is the mean over its G*N samples; samples with advantage 0 add nothing to the gradient and are
     left out where the problem works row by row. Micro-batches add up to the same gradient.
@@ -106,15 +108,13 @@ def update(task, problem, policy, optimiser, batch, advantages, lr):
                 parameter.grad = torch.zeros_like(parameter)
         health += _guard_gradients(parameters, num_seeds, loss_options["max_grad_norm"])
         optimiser.step()
+        health += _guard_parameters(parameters, num_seeds)
     return health.tolist()
 
 
 def _guard_gradients(parameters, num_seeds, max_norm):
-    """Zero the gradient of a seed whose gradient is not finite; clip per seed when asked. Returns inf per broken seed."""
-    squares = torch.zeros(num_seeds, dtype=torch.float64)
-    for parameter in parameters:
-        grad = parameter.grad.reshape(num_seeds, -1) if num_seeds > 1 else parameter.grad.reshape(1, -1)
-        squares += grad.double().square().sum(dim=1).cpu()
+    """Zero a seed's gradient when it is not finite; clip per seed when asked. Returns infinity per broken seed."""
+    squares = _squares([parameter.grad for parameter in parameters], num_seeds)
     broken = ~(squares < EXPLODED**2)
     scale = torch.ones(num_seeds, dtype=torch.float64)
     if max_norm:
@@ -125,6 +125,25 @@ def _guard_gradients(parameters, num_seeds, max_norm):
             zero = broken.to(parameter.device).reshape(shape)
             parameter.grad = torch.where(zero, 0.0, parameter.grad * scale.to(parameter.grad).reshape(shape))
     return torch.where(broken, torch.inf, 0.0).double()
+
+
+@torch.no_grad()
+def _guard_parameters(parameters, num_seeds):
+    """Zero a seed's policy that a step threw out of bounds: nothing can be sampled from it. Returns infinity for it."""
+    broken = ~(_squares(parameters, num_seeds) < FAR_OUT**2)
+    if broken.any():
+        for parameter in parameters:
+            shape = (num_seeds,) + (1,) * (parameter.dim() - 1) if num_seeds > 1 else (1,) * parameter.dim()
+            parameter.masked_fill_(broken.to(parameter.device).reshape(shape), 0.0)
+    return torch.where(broken, torch.inf, 0.0).double()
+
+
+def _squares(tensors, num_seeds):
+    """Squared norm over all tensors, one per seed: [S] float64. Every tensor has the seeds as axis 0 when S > 1."""
+    squares = torch.zeros(num_seeds, dtype=torch.float64)
+    for tensor in tensors:
+        squares += tensor.detach().reshape(num_seeds, -1).double().square().sum(dim=1).cpu()
+    return squares
 
 
 def evaluate(task, problem, policy, step, full):
@@ -188,6 +207,71 @@ class Run:
             self.states[when] = problem.policy_states(self.policy)
 
 
+class Checkpoints:
+    """The last two checkpoints of one job. The newest that is whole is used: a truncated one is passed over."""
+
+    def __init__(self, folder, job):
+        self.paths = [folder / f"seeds-{job[0]}-{job[-1]}.{name}.safetensors" for name in ("a", "b")]
+        self.turn = 0
+
+    def save(self, run, problem):
+        tensors = {}
+        states = {**run.states, "policy": problem.policy_states(run.policy)}
+        for when, per_seed in states.items():
+            for s, state in enumerate(per_seed):
+                tensors.update({f"{when}/{s}/{name}": tensor for name, tensor in state.items()})
+        optimiser = run.optimiser.state_dict()["state"]
+        for index, entries in optimiser.items():
+            tensors.update({f"optimiser/{index}/{name}": entry for name, entry in entries.items() if entry is not None})
+        about = {
+            "step": run.step,
+            "rows": run.rows,
+            "ladders": run.ladders,
+            "diverged": run.diverged,
+            "phases": dict(run.clock.phases),
+            "verifier_errors": problem.verifier_errors,
+        }
+        files.save_tensors(self.paths[self.turn], tensors, about)
+        self.turn = 1 - self.turn
+
+    def load(self):
+        """(tensors, about) of the newest whole checkpoint, or None."""
+        found = []
+        for turn, path in enumerate(self.paths):
+            if path.is_file():
+                try:
+                    found.append((files.load_tensors(path), turn))
+                except InputError:
+                    path.unlink()  # truncated by a crash; the other one is older but whole
+        if not found:
+            return None
+        (tensors, about), turn = max(found, key=lambda item: item[0][1]["step"])
+        self.turn = 1 - turn
+        return tensors, about
+
+    def restore(self, task, problem, saved):
+        """The Run that was saved."""
+        tensors, about = saved
+        states, optimiser = {}, {}
+        for key, tensor in tensors.items():
+            when, index, name = key.split("/", 2)
+            if when == "optimiser":
+                optimiser.setdefault(int(index), {})[name] = tensor
+            else:
+                states.setdefault(when, {}).setdefault(int(index), {})[name] = tensor
+        states = {when: [per_seed[s] for s in sorted(per_seed)] for when, per_seed in states.items()}
+        run = Run(task, problem, states.pop("policy"))
+        run.states = states
+        groups = run.optimiser.state_dict()["param_groups"]
+        run.optimiser.load_state_dict({"state": optimiser, "param_groups": groups})
+        run.step, run.rows = about["step"], about["rows"]
+        run.ladders = [{int(k): value for k, value in rungs.items()} for rungs in about["ladders"]]
+        run.diverged = {int(seed): reason for seed, reason in about["diverged"].items()}
+        run.clock = Clock(about["phases"])
+        problem.verifier_errors = about["verifier_errors"]
+        return run
+
+
 def train(task, estimator, problem, start_states=None, run=None, after_step=lambda run: None):
     """Train all seeds of `problem` under `estimator`. Returns the finished Run.
 
@@ -218,7 +302,8 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
             health = update(task, problem, policy, run.optimiser, batch, advantages, lr)
         for seed, value in zip(seeds, health, strict=True):
             if not math.isfinite(value):
-                run.diverged.setdefault(seed, f"seed {seed}: gradient not finite or beyond {EXPLODED:.0e} at step {step}")
+                what = f"seed {seed}: gradient or policy not finite, or out of bounds, at step {step}"
+                run.diverged.setdefault(seed, what)
         run.step = step + 1
         if run.step == max(1, task.steps // 2):
             run.keep("middle", problem)

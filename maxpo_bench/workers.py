@@ -8,11 +8,16 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 
 from maxpo_bench.errors import Fault, InputError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 def num_workers():
@@ -59,7 +64,7 @@ class Progress:
 
 
 def run(jobs, work, label, steps_per_job, workers=None):
-    """work(job, tick) for each job in forked processes; tick(n) tells that n of its steps are done. Returns the results.
+    """work(job, tick) for each job in forked processes; tick(n) says that n of its steps are done. Returns the results.
 
     Results come in the order of the jobs and must be picklable. A worker's InputError is raised here as itself; any
     other exception, or a worker that is killed, as a Fault with the reason. The first failure stops the rest.
@@ -76,9 +81,14 @@ def run(jobs, work, label, steps_per_job, workers=None):
                 index = waiting.pop(0)
                 receiver, sender = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(work, jobs[index], counters, index, sender, os.getpid()))
-                process.start()
+                # Held back until the child has its own handlers: a Ctrl-C in between would end in a traceback.
+                signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+                try:
+                    process.start()
+                    running[receiver] = (index, process)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
                 sender.close()
-                running[receiver] = (index, process)
             for receiver in wait(list(running), timeout=0.2):
                 index, process = running.pop(receiver)
                 try:
@@ -86,6 +96,8 @@ def run(jobs, work, label, steps_per_job, workers=None):
                 except EOFError:
                     process.join()
                     code = process.exitcode
+                    if code in (-signal.SIGTERM, -signal.SIGINT):  # whoever stops the whole group stops us too
+                        raise KeyboardInterrupt from None
                     cause = "killed, perhaps out of memory" if code == -signal.SIGKILL else f"exit code {code}"
                     kind, value = "fault", f"a worker process ended without a result ({cause})"
                 process.join()
@@ -94,19 +106,41 @@ def run(jobs, work, label, steps_per_job, workers=None):
                 results[index] = value
             progress.update(sum(counters))
     finally:
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.join(timeout=2)
-            if process.is_alive():
-                process.kill()
-        progress.close()
+        with _undisturbed():
+            _stop([process for _, process in running.values()])
+            progress.close()
     return results
+
+
+@contextmanager
+def _undisturbed():
+    """No second Ctrl-C while the block runs."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(processes):
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + 2
+    for process in processes:
+        process.join(timeout=max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
 
 
 def _child(work, job, counters, index, sender, parent):
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def tick(done):
         counters[index] = done
@@ -114,15 +148,21 @@ def _child(work, job, counters, index, sender, parent):
             os._exit(1)
 
     try:
-        sender.send(("ok", work(job, tick)))
+        answer = "ok", work(job, tick)
     except InputError as error:
-        sender.send(("error", error))
-    except MemoryError:
-        sender.send(("fault", "out of memory"))
-    except Fault as error:
-        sender.send(("fault", str(error)))
+        answer = "error", error
     except BaseException as error:  # noqa: BLE001 (the parent must hear of whatever it was)
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(last.filename)}:{last.lineno}"
-        text = "out of memory" if "not enough memory" in str(error) else f"{type(error).__name__}: {error} ({where})"
-        sender.send(("fault", " ".join(text.split())))
+        answer = "fault", reason(error)
+    with suppress(BrokenPipeError):  # nobody is left to hear it
+        sender.send(answer)
+
+
+def reason(error):
+    """One line that says what went wrong, for the status of a cell."""
+    if isinstance(error, Fault):
+        return str(error)
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY):
+        return "out of memory"
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return " ".join(f"{type(error).__name__}: {error}{where}".split())
