@@ -88,10 +88,12 @@ def return_plan(prob, next_state, reward, done, start, horizon, max_pairs=200_00
         alive = np.stack([target[~ends].astype(np.float64), total[~ends]], axis=1)
         pairs, where = np.unique(alive, axis=0, return_inverse=True)
         if len(pairs) > max_pairs:
-            raise InputError(f"exact reference: {len(pairs)} pairs (state, reward so far) at step {t + 1}, limit {max_pairs}")
+            raise InputError(f"exact reference: {len(pairs)} pairs (state, reward so far) at step {t + 1}, "
+                             f"limit {max_pairs}")
         steps.append({
             "pair": pair, "row": state * num_actions + action, "prob": prob[state, action, outcome].astype(np.float64),
-            "stays": np.flatnonzero(~ends), "target": where.reshape(-1), "num_pairs": len(pairs), "ends": np.flatnonzero(ends),
+            "stays": np.flatnonzero(~ends), "target": where.reshape(-1), "num_pairs": len(pairs),
+            "ends": np.flatnonzero(ends),
         })
         end_totals.append(total[ends])
         states, totals = pairs[:, 0].astype(np.int64), pairs[:, 1]
