@@ -208,6 +208,8 @@ def find(name_or_path):
         path = Path(text)
         if not path.is_file():
             raise InputError(f"{text}: no such task file")
+        if not re.fullmatch(r"\w[\w.-]*", path.stem, re.ASCII):  # it names folders of results/: no "..", no separator
+            raise InputError(f"{text}: a task file's name has letters, digits, _, - and . only, and no . in front")
         return path
     if not re.fullmatch(r"[A-Za-z0-9_]+", text):
         raise InputError(f"task name {text!r}: letters, digits and _ only (give a path ending in .yaml for a file elsewhere)")
@@ -224,7 +226,9 @@ def load(name_or_path):
     data = path.read_bytes()
     try:
         raw = yaml.load(data, Loader=_StrictLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{where}: nested too deeply") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: the 30th of February
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
         raise InputError(f"{where}:{line} not valid YAML ({getattr(error, 'problem', None) or error})") from None
@@ -237,7 +241,7 @@ def load(name_or_path):
     if custom:
         _inside(path, kind.split(":")[0], where)
         schema = {**COMMON, "options": Key(dict, default={})}
-    elif kind in KINDS:
+    elif isinstance(kind, str) and kind in KINDS:
         schema = {**COMMON, **KINDS[kind]}
     else:
         raise InputError(f"{where}: kind: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; legal: {', '.join(KINDS)}")
@@ -251,15 +255,23 @@ def load(name_or_path):
     if 0 < values["evaluation"]["curve_samples"] < values["k"]:
         raise InputError(f"{where}: evaluation.curve_samples: fewer than k {values['k']}")
     common = {key: values.pop(key) for key in COMMON}
-    return Task(name=path.stem, path=path, sha256=_content_hash(raw), sections=values, **common)
+    return Task(name=path.stem, path=path, sha256=_content_hash(raw, where), sections=values, **common)
 
 
-def _content_hash(raw):
-    return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
+def _content_hash(raw, where):
+    try:
+        return hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
+    except TypeError as error:
+        raise InputError(f"{where}: only texts, numbers, yes/no, lists and mappings ({error})") from None
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """safe_load, but a key written twice is an error and 3e-3 is a number (YAML 1.1 wants 3.0e-3)."""
+    """safe_load, but a key written twice is an error and 3e-3 is a number (YAML 1.1 wants 3.0e-3). No aliases."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):  # a page of them unfolds to gigabytes
+            raise yaml.constructor.ConstructorError(None, None, "aliases (*name) are not taken", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 def _unique_mapping(loader, node, deep=False):
