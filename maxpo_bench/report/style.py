@@ -61,7 +61,7 @@ def apply():
         "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#E6E6E6",
         "grid.linewidth": 0.6, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
         "xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
-        "lines.linewidth": 1.3, "lines.markersize": 3.5, "axes.axisbelow": True, "savefig.dpi": 200, "figure.dpi": 100,
+        "lines.linewidth": 1.3, "lines.markersize": 3.5, "axes.axisbelow": True, "savefig.dpi": 150, "figure.dpi": 100,
         "svg.hashsalt": "maxpo_bench", "svg.fonttype": "path", "path.simplify": True, "axes.formatter.useoffset": False,
     })
 
@@ -84,7 +84,7 @@ def new_figure(width="full", height=None, rows=1, cols=1, **kwargs):
 
 
 def save(figure, path_stem):
-    """Write <path_stem>.png (200 dpi) and <path_stem>.svg with the same bytes on every run; returns both paths."""
+    """Write <path_stem>.png (150 dpi) and <path_stem>.svg with the same bytes on every run; returns both paths."""
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
@@ -116,7 +116,7 @@ def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
         return
     figure, palette = ax.figure, colours(list(names) or list(ends))
     panel = ax.get_position().height * figure.get_size_inches()[1] * 72  # points; close enough before the layout runs
-    panel = max(panel * 0.9, 40)
+    panel = max(panel * 0.95, 40)
     to_axis, from_axis = ax.transData + ax.transAxes.inverted(), size * gap / panel
     order = sorted(ends, key=lambda n: (ends[n], n))
     targets = [to_axis.transform((ax.get_xlim()[1], ends[n]))[1] for n in order]
@@ -126,7 +126,7 @@ def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
         ax.annotate(name, xy=(right, target), xycoords="axes fraction", xytext=(right + 0.05, place),
                     textcoords="axes fraction", fontsize=size, color=palette[name], va="center", annotation_clip=False,
                     fontweight="bold" if name == REFERENCE else "normal",
-                    arrowprops={"arrowstyle": "-", "color": palette[name], "lw": 0.5, "shrinkA": 1, "shrinkB": 0})
+                    arrowprops={"arrowstyle": "-", "color": palette[name], "lw": 0.5, "shrinkA": 0.5, "shrinkB": 0, "relpos": (0, 0.5)})
 
 
 def _spread(targets, gap):

@@ -57,7 +57,7 @@ def wide_curves(results, scale, num_points=5):
     """For `dvc plots`: mean over tasks of max@K on the 0-1 scale against the share of training done, a column each."""
     grid = np.linspace(0, 1, num_points)
     table = curves(results)
-    found = {"share_of_training": grid}
+    found, num_tasks = {"share_of_training": grid}, table.groupby("estimator")["task"].nunique()
     for estimator in results.estimators:
         lines = []
         for task, part in table[table["estimator"] == estimator].groupby("task", sort=False):
@@ -66,7 +66,7 @@ def wide_curves(results, scale, num_points=5):
                 low, high = scale[task]
                 level = (part["max_at_k"].to_numpy() - low) / (high - low)
                 lines.append(np.interp(grid, part["step"].to_numpy() / part["step"].max(), level))
-        if lines:
+        if lines and num_tasks[estimator] == num_tasks.max():  # a mean over other tasks would not compare
             found[estimator] = np.mean(lines, axis=0)
     return pd.DataFrame(found)
 

@@ -1,0 +1,253 @@
+"""The report as data: sections of text, tables and figures in reading order, shown by both templates."""
+
+import json
+import math
+
+from maxpo_bench.report import load, style
+from maxpo_bench.report.style import REFERENCE
+
+MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
+
+
+def number(value, sign=False, digits=3):
+    """A number for a table: 3 decimals below 10, fewer above; "-" for none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, str | bool):
+        return str(value)
+    if float(value).is_integer() and isinstance(value, int):
+        return f"{value:+d}" if sign else str(value)
+    size = abs(value)
+    digits = digits if size < 9.9995 else 1 if size < 999.95 else 0
+    if 0 < size < 0.0005:
+        return f"{value:+.1e}" if sign else f"{value:.1e}"
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def interval(low, high):
+    """[low, high], or the words that stand in for it."""
+    known = all(v is not None and math.isfinite(v) for v in (low, high))
+    return f"[{number(low)}, {number(high)}]" if known else "no interval"
+
+
+def cell(text, sort=None, kind="", estimator=None):
+    """One table cell: text, what to sort by, a class, and the estimator whose colour marks it."""
+    return {"text": str(text), "sort": text if sort is None else sort, "kind": kind, "estimator": estimator}
+
+
+def num(value, sign=False):
+    return cell(number(value, sign), "" if value is None or value != value else value, "num")
+
+
+def name(estimator):
+    return cell(estimator, kind="name", estimator=estimator)
+
+
+def table(columns, rows, caption="", csv="", fold=False):
+    return {"kind": "table", "columns": columns, "rows": rows, "caption": caption, "csv": csv, "fold": fold}
+
+
+def text(*paragraphs):
+    return {"kind": "text", "paragraphs": [p for p in paragraphs if p]}
+
+
+def figure(made, csv=""):
+    stem, caption = made
+    return {"kind": "figure", "name": stem, "caption": caption, "csv": csv}
+
+
+def section(title, *blocks):
+    blocks = [b for b in blocks if b]
+    slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+    return {"id": slug, "title": title, "blocks": blocks}
+
+
+# -------------------------------------------------------------------------------------------------------- first screen
+
+
+def answer(advice):
+    """The answer in two sentences: which estimator, how far ahead, how sure. A list of paragraphs."""
+    first = advice[0] if advice else None
+    if first is None or first.best is None:
+        return ["No cell has results yet: run the pipeline."]
+    lines = [f"To raise max@K at the K trained for, use {first.best}: {_sure(first)}"]
+    one = next((a for a in advice if a.k == 1 and a.best), None)
+    if one is not None:
+        lines.append(f"For a single answer (k = 1), use {one.best}: {_sure(one)}")
+    return lines
+
+
+def _sure(a):
+    start = f"mean max@{a.k} {number(a.level)} over {_count(a.num_tasks, 'task')}"
+    if a.runner_up is None:
+        return f"{start}; no other estimator has results on the same tasks."
+    lead = f"{number(a.lead.estimate, sign=True)} {interval(a.lead.low, a.lead.high)} over the next, {a.runner_up}"
+    pairs = _count(a.lead.num_pairs, "seed pair")
+    if not a.tied:
+        return f"{start}, {lead} ({pairs}). Sure: every other estimator is behind beyond chance."
+    if a.lead.low is None:
+        return f"{start}, {lead}. Not sure: {a.lead.reason or 'too few seeds'}."
+    rest = f"; behind beyond chance: {', '.join(a.worse)}" if a.worse else "; none is behind beyond chance"
+    return f"{start}, {lead} ({pairs}). Not told apart from it: {', '.join(a.tied)}{rest}."
+
+
+def _count(n, word):
+    return f"{n} {word}{'' if n == 1 else 's'}"
+
+
+def advice_table(advice, results):
+    rows = []
+    for a in advice:
+        if a.best is None:
+            continue
+        label = "K, as trained" if a.k == "K" else str(a.k)
+        lead = a.lead
+        sure = {"clear": "yes: all others behind"}.get(a.sure, f"no: ties with {', '.join(a.tied)}" if a.tied else a.sure)
+        rows.append([cell(label, 0 if a.k == "K" else a.k, "num"), name(a.best), num(a.level),
+                     cell("-" if lead is None else f"{number(lead.estimate, True)} {interval(lead.low, lead.high)}",
+                          "" if lead is None else lead.estimate, "num"),
+                     cell(sure, a.sure, "sure" if a.sure == "clear" else "unsure"), num(lead.num_pairs if lead else 0)])
+    partial = sorted({f"{e} ({n} of {a.num_tasks})" for a in advice for e, n in a.partial.items()})
+    note = f" Results on part of the tasks only, compared there: {', '.join(partial)}." if partial else ""
+    return table(["k", "use", "max@k", "lead over the next", "sure?", "pairs"], rows,
+                 "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. A tie: the paired difference to the "
+                 f"best is not beyond chance (Holm over the rivals, 5%).{note}", "tables/advice.csv")
+
+
+def claims_table(claims):
+    rows = []
+    for c in claims:
+        rows.append([cell(f"{MARKS[c.verdict]} {c.verdict}", c.verdict, f"verdict {c.verdict}"), cell(c.statement),
+                     cell(number(c.effect, sign=c.unit.startswith(("max", "pass", "mean"))), "" if c.effect is None else c.effect, "num"),
+                     cell("-" if c.effect is None else "exact" if c.measure == "property" else interval(c.low, c.high), kind="num"),
+                     num(c.num_pairs) if c.measure != "property" else cell("-", 0, "num"), cell(evidence(c))])
+    return table(["verdict", "claim", "effect", "95% interval", "pairs", "evidence"], rows,
+                 "Effect, interval and pairs: of the least favourable comparison, because a claim says 'each'. Contradicted: at least one "
+                 "comparison goes the other way beyond chance.", "tables/claims.csv")
+
+
+def evidence(claim):
+    """One line per alternative: its numbers when it is one comparison, else how many fall which way."""
+    if len(claim.findings) <= 1:
+        return "; ".join(filter(None, [claim.unit, claim.reason]))
+    parts, groups = [], {}
+    for f in claim.findings:
+        groups.setdefault(f.against, []).append(f)
+    for against, found in groups.items():
+        if len(found) == 1:
+            f = found[0]
+            parts.append(f"{against}: {number(f.effect, sign=claim.unit != 'variance ratio')} {interval(f.low, f.high)} {MARKS[f.verdict]}")
+        else:
+            counts = {v: sum(f.verdict == v for f in found) for v in MARKS}
+            parts.append(f"{against}: of {len(found)}, " + ", ".join(f"{n} {v}" for v, n in counts.items() if n))
+    return f"{claim.unit}; " * bool(claim.unit) + "; ".join(parts)
+
+
+# ------------------------------------------------------------------------------------------------------ later sections
+
+
+def how_to_read(results):
+    tasks = len(results.usable_tasks())
+    return text(
+        "max@k is the expected best reward of k samples, pass@k the chance that one of k passes; both by the unbiased closed form on "
+        "held-out prompts or start states. K is the k a task trains for.",
+        "All estimators of a task get the same initial policy, prompts, sampling noise and optimiser; only the function from rewards to "
+        "advantages differs. Comparisons are therefore paired by seed.",
+        "Intervals are 95%: Student's t on the paired differences up to 19 seeds (the bootstrap is too narrow there), BCa from 20; the "
+        "interquartile mean over tasks uses a stratified bootstrap. With fewer than 3 seeds, or no spread, no interval is drawn.",
+        f"Averages over the {_count(tasks, 'task')} put max@k on a scale from 0 to 1 (rewards beyond it: from the lowest to the highest value "
+        "seen on the task); tasks weigh the same and are fixed: intervals say how another draw of seeds would come out, not another "
+        "set of tasks.",
+        "A verdict needs 5% after Holm's correction; ✓ supported, ✗ contradicted, ? inconclusive.")
+
+
+def overall_table(data, method=REFERENCE):
+    rows = []
+    for _, r in data.iterrows():
+        rows.append([name(r["estimator"]), num(r["num_tasks"]), cell(f"{number(r['iqm'])} {interval(r['iqm low'], r['iqm high'])}", r["iqm"], "num"),
+                     cell("-" if _none(r[f"{method} ahead by"]) else f"{number(r[f'{method} ahead by'], True)} {interval(r['ahead low'], r['ahead high'])}",
+                          "" if _none(r[f"{method} ahead by"]) else r[f"{method} ahead by"], "num"),
+                     cell("-" if _none(r.get(f"P({method} better)")) else f"{number(r[f'P({method} better)'])} {interval(r['P low'], r['P high'])}",
+                          "" if _none(r.get(f"P({method} better)")) else r[f"P({method} better)"], "num"), num(r["pass@1"])])
+    return table(["estimator", "tasks", "max@K, interquartile mean", f"{method} ahead by (mean, paired)", f"P({method} better)", "pass@1"], rows,
+                 "Over all tasks and seeds, scale 0 to 1. P: chance that a run of one beats a run of the other on the same task.",
+                 "tables/overall.csv")
+
+
+def _none(value):
+    return value is None or value != value
+
+
+def task_tables(data, results):
+    """One sortable table over all cells."""
+    rows = []
+    for _, r in data.iterrows():
+        row = [cell(r["task"]), name(r["estimator"])]
+        for metric in ("max@K", "pass@K", "pass@1"):
+            value = r[metric]
+            row.append(cell("-" if _none(value) else f"{number(value)} {interval(r[f'{metric} low'], r[f'{metric} high'])}",
+                            "" if _none(value) else value, "num"))
+        rows.append([*row, num(r["num_seeds"]), num(r["seconds per seed"]), cell(r["status"], kind=f"status {r['status']}")])
+    return table(["task", "estimator", "max@K", "pass@K", "pass@1", "seeds", "s per seed", "status"], rows,
+                 "After training: mean over seeds with its 95% interval.", "tables/cells.csv", fold=len(rows) > 40)
+
+
+def status_blocks(data, results):
+    counts = data["status"].value_counts()
+    summary = table(["status", "cells", "meaning"], [[cell(s, kind=f"status {s}"), num(int(counts[s])), cell(meaning)]
+                                                     for s, meaning in load.STATUSES.items() if s in counts])
+    listed = data[~data["status"].isin(["ok", "committed"]) | (data["reason"] != "")]
+    rows = [[cell(r["task"]), name(r["estimator"]), cell(r["status"], kind=f"status {r['status']}"), cell(r["reason"])]
+            for _, r in listed.iterrows()]
+    errors = data[data["verifier_errors"].fillna(0) > 0]
+    told = [f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times" for _, r in errors.iterrows()]
+    return [summary, table(["task", "estimator", "status", "reason"], rows) if rows else text("Every declared cell has results."),
+            text(*told), text(*(f"Note: {n}" for n in results.notes))]
+
+
+def findings_table(data):
+    rows = [[cell(r["claim"]), cell(r["against"]) if not r["against"] else name(r["against"]), cell(r["where"]),
+             cell(f"{MARKS[r['verdict']]} {r['verdict']}", r["verdict"], f"verdict {r['verdict']}"), num(r["effect"]),
+             cell("-" if _none(r["effect"]) else interval(r["low"], r["high"]), kind="num"), num(r["num_pairs"]), cell(r["reason"])]
+            for _, r in data.iterrows()]
+    return table(["claim", "against", "where", "verdict", "effect", "95% interval", "pairs", "reason"], rows,
+                 "Verdicts after Holm over the comparisons of the same claim.", "tables/claims.csv", fold=True)
+
+
+def frame(data, caption="", csv="", fold=False):
+    """Any DataFrame as a table block; a column called estimator is marked with its colour."""
+    rows = [[name(v) if c == "estimator" else num(v) if isinstance(v, int | float) and not isinstance(v, bool) else cell(v)
+             for c, v in zip(data.columns, row, strict=True)] for row in data.itertuples(index=False)]
+    return table([str(c) for c in data.columns], rows, caption, csv, fold)
+
+
+def provenance(results):
+    """Versions, machines, seeds and hashes, as the cells' own files record them."""
+    versions, machines, tasks = {}, {}, []
+    for c in results.cells.values():
+        if c.usable:
+            key = ", ".join(f"{k} {v}" for k, v in sorted(c.metrics.get("versions", {}).items()))
+            versions[key] = versions.get(key, 0) + 1
+            if c.timing.get("machine"):
+                machines[c.timing["machine"]] = machines.get(c.timing["machine"], 0) + 1
+    for task in results.tasks:
+        known = next((results.cells[task, e].metrics for e in results.estimators if results.cells[task, e].usable), {})
+        tasks.append([cell(task), cell(results.title(task)), num(results.k(task)), num(results.group_size(task)),
+                      cell(_seeds(known.get("seeds", []))), cell(str(known.get("task_sha256", "-"))[:12], kind="code")])
+    rows = [[cell("versions"), cell(v), num(n)] for v, n in versions.items()] + [[cell("machine"), cell(m), num(n)] for m, n in machines.items()]
+    sources = [[name(e), cell(str(next((results.cells[t, e].metrics.get("source_sha256", "-") for t in results.tasks
+                                        if results.cells[t, e].usable), "-"))[:12], kind="code")] for e in results.estimators]
+    return [table(["what", "recorded", "cells"], rows), table(["task", "title", "K", "group size N", "seeds", "hash of the task"], tasks),
+            table(["estimator", "hash of its file"], sources, fold=True),
+            text("The commit is the one that holds this file: `git log -1 -- results/report.md`. `maxpo-bench compare` says whether this "
+                 "machine reproduces it.")]
+
+
+def _seeds(seeds):
+    seeds = list(seeds)
+    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)) else json.dumps(seeds)[1:-1] or "-"
+
+
+def palette(results):
+    """{estimator: colour} for the marks beside names."""
+    return style.colours(sorted({*results.estimators, *results.declared}))

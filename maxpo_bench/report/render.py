@@ -1,0 +1,169 @@
+"""results/report.md, report.html and everything they show, written from the declared cells. Two runs give the same bytes."""
+
+import base64
+import importlib
+import time
+from pathlib import Path
+
+from maxpo_bench import files
+from maxpo_bench.report import claims as claims_module
+from maxpo_bench.report import figures, load, page, recommend, style, tables
+
+TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
+SVG_LIMIT = 400_000  # bytes; a larger drawing is shown as PNG, so that the page stays small
+
+
+def build(root="."):
+    """Read the results under root and write the report. Returns 0. InputError when params.yaml or claims.yaml is broken."""
+    start = time.perf_counter()
+    results = load.read(root)
+    scale = load.scales(results)
+    claims = claims_module.judge(results)
+    advice = recommend.advise(results, scale)
+    out = results.root / "results"
+    data = {
+        "advice": tables.advice(advice), "claims": tables.claim_table(claims), "overall": tables.overall(results, scale),
+        "cells": tables.cells(results), "curves_by_task": tables.curves(results), "curves": tables.wide_curves(results, scale),
+        "ladder": tables.ladders(results), "differences_max_at_k": tables.differences(results, scale, "max@K"),
+        "differences_pass_at_1": tables.differences(results, scale, "pass@1"), "wall_clock": tables.wall_clock(results),
+        "variance": results.variance,
+    }
+    if "properties" in results.studies:
+        data["estimators"] = results.studies["properties"]
+    written = {_write_table(out / "tables" / f"{name}.csv", table) for name, table in data.items()}
+    latex = tables.latex(results)
+    files.write_bytes(out / "tables" / "max_at_k.tex", latex.encode())
+    written.add(out / "tables" / "max_at_k.tex")
+    drawn = _draw(results, scale, advice, data, out / "figures", written)
+    for folder in ("figures", "tables"):
+        for old in (out / folder).iterdir():
+            if old not in written and old.suffix in (".png", ".svg", ".csv", ".tex"):
+                old.unlink()  # of a task or study that is no longer declared
+    sections = _sections(results, claims, advice, data, drawn, latex)
+    files.write_json(out / "claims.json", claims_module.as_json(claims))
+    files.write_json(out / "metrics.json", tables.headline(results, claims, data["overall"], advice))
+    context = {"title": TITLE, "answer": page.answer(advice), "sections": sections, "colours": page.palette(results)}
+    files.write_bytes(out / "report.md", _template("report.md.jinja").render(**context).encode())
+    html = _template("report.html.jinja").render(**context, image=lambda name: _data_uri(out / "figures", name))
+    files.write_bytes(out / "report.html", html.encode())
+    statuses = data["cells"]["status"].value_counts()
+    print(f"report: {out / 'report.html'} ({', '.join(f'{n} {s}' for s, n in statuses.items())}) in {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def _write_table(path, table):
+    files.write_bytes(path, table.to_csv(index=False, float_format="%.9g", lineterminator="\n").encode())
+    return path
+
+
+def _draw(results, scale, advice, data, folder, written):
+    """Draw and save every figure: {group: [(stem, caption)]}."""
+    folder.mkdir(parents=True, exist_ok=True)
+    makers = {
+        "which_k": lambda: figures.which_k(advice, results),
+        "summary": lambda: figures.summary(results, scale),
+        "forest_max": lambda: figures.forest(data["differences_max_at_k"], results, "max@K"),
+        "forest_pass": lambda: figures.forest(data["differences_pass_at_1"], results, "pass@1"),
+        "curves_max": lambda: figures.learning_curves(data["curves_by_task"], results, "max_at_k"),
+        "curves_pass": lambda: figures.learning_curves(data["curves_by_task"], results, "pass_at_1"),
+        "ladder": lambda: figures.ladder(data["ladder"], results),
+        "snr": lambda: figures.signal_to_noise(results.variance, results),
+        "variance_ratio": lambda: figures.variance_ratio(results.variance, results),
+        "wall_clock": lambda: figures.wall_clock(data["wall_clock"], results),
+    }
+    drawn = {}
+    for group, make in makers.items():
+        drawn[group] = []
+        for stem, figure, caption in make():
+            written.update(style.save(figure, folder / stem))
+            drawn[group].append((stem, caption))
+    drawn["studies"] = []
+    for name, table in results.studies.items():
+        shown = _study(name, table, results.notes)
+        if shown is None:
+            continue
+        title, caption, figure = shown
+        if figure is not None:
+            written.update(style.save(figure, folder / f"study_{name}"))
+        drawn["studies"].append((name, title, caption, figure is not None))
+    return drawn
+
+
+def _study(name, table, notes):
+    """(title, caption, figure or None) of a study, by its own module; a note when that does not fit its CSV."""
+    try:
+        module = importlib.import_module(f"maxpo_bench.studies.{name}")
+        caption = module.caption(table) if hasattr(module, "caption") else module.CAPTION
+        return getattr(module, "TITLE", name), caption, module.figure(table)
+    except ModuleNotFoundError as error:
+        if error.name != f"maxpo_bench.studies.{name}":
+            raise
+        notes.append(f"study {name}: no file maxpo_bench/studies/{name}.py, so no figure")
+    except (KeyError, ValueError, TypeError, IndexError) as error:
+        notes.append(f"study {name}: its figure could not be drawn from results/studies/{name}.csv ({type(error).__name__}: {error})")
+    return None
+
+
+def _sections(results, claims, advice, data, drawn, latex):
+    def shown(group, csv):
+        return [page.figure(made, csv) for made in drawn[group]]
+
+    sections = [
+        page.section("The answer", page.advice_table(advice, results), page.claims_table(claims)),
+        page.section("How to read this", page.how_to_read(results)),
+        page.section("Over all tasks", page.overall_table(data["overall"]), *shown("which_k", "tables/advice.csv"),
+                     *shown("summary", "tables/cells.csv"), *shown("forest_max", "tables/differences_max_at_k.csv"),
+                     *shown("forest_pass", "tables/differences_pass_at_1.csv")),
+        page.section("Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")),
+        page.section("Before and after training", *shown("ladder", "tables/ladder.csv")),
+        page.section("Gradient variance", *shown("variance_ratio", "tables/variance.csv"), *shown("snr", "tables/variance.csv")),
+        page.section("Wall-clock", *shown("wall_clock", "tables/wall_clock.csv")),
+    ]
+    studies = []
+    for name, title, caption, has_figure in drawn["studies"]:
+        if name == "properties":
+            continue
+        studies.append({"kind": "heading", "text": title})
+        studies.append(page.figure((f"study_{name}", caption), f"studies/{name}.csv") if has_figure else page.text(caption))
+    if "estimators" in data:
+        caption = next((c for n, _, c, _ in drawn["studies"] if n == "properties"), "")
+        sections.append(page.section("The estimators", page.frame(data["estimators"], caption, "tables/estimators.csv")))
+    if studies:
+        sections.append(page.section("Studies without training", *studies))
+    sections += [
+        page.section("Every comparison behind the claims", page.findings_table(data["claims"])),
+        page.section("Every cell", page.task_tables(data["cells"], results)),
+        page.section("State of the cells", *page.status_blocks(data["cells"], results)),
+        page.section("LaTeX", page.text("max@K after training, mean over seeds, half-width of the 95% interval; needs booktabs."),
+                     {"kind": "code", "text": latex, "csv": "tables/max_at_k.tex"}),
+        page.section("Provenance", *page.provenance(results)),
+    ]
+    for section in sections:
+        if not section["blocks"]:
+            section["blocks"] = [page.text("Nothing to show yet: no results of this kind.")]
+    return sections
+
+
+def _template(name):
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=name.endswith(".html.jinja"),
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment.filters["md"] = _markdown
+    return environment.get_template(name)
+
+
+def _markdown(value):
+    """Text from data made harmless in a Markdown table: no pipes, tags, links, emphasis or line breaks."""
+    value = " ".join(str(value).split())
+    for a, b in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("*", "\\*"), ("[", "\\["), ("]", "\\]"), ("`", "\\`")):
+        value = value.replace(a, b)
+    return value
+
+
+def _data_uri(folder, name):
+    """The figure as a data URI: the SVG, or the PNG when the drawing is large."""
+    svg = (folder / f"{name}.svg").read_bytes()
+    if len(svg) <= SVG_LIMIT:
+        return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    return "data:image/png;base64," + base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
