@@ -100,6 +100,8 @@ class Fit:
     """||E[g] - c grad J|| / ||E[g]||: 0 where parallel."""
     bias: float
     """||E[g] - grad J|| / ||grad J||."""
+    mixture: tuple | None = None
+    """(a, b, residual) of the least-squares E[g] = a grad J_K + b grad J_(K-1); on the Fit of J_K with K > 1 only."""
 
 
 def fit_objectives(function, kinds, n, k, num_groups=1, score_norms=False):
@@ -126,16 +128,21 @@ def fit_objectives(function, kinds, n, k, num_groups=1, score_norms=False):
         factor = (estimate @ gradient / (gradient @ gradient)).item()
         residual = ((estimate - factor * gradient).norm() / estimate.norm().clamp_min(1e-300)).item()
         fits[objective] = Fit(n, k, factor, residual, ((estimate - gradient).norm() / gradient.norm()).item())
+    basis = torch.stack([torch.cat(exact["J_K"]), torch.cat(exact["J_(K-1)"])], dim=1)
+    if k > 1:
+        weights = torch.linalg.lstsq(basis, estimate[:, None]).solution
+        left = (estimate[:, None] - basis @ weights).norm() / estimate.norm().clamp_min(1e-300)
+        fits["J_K"].mixture = (*weights[:, 0].tolist(), left.item())
     return fits
 
 
-def name_scale(fits):
+def name_scale(fits, tolerance=EXACT):
     """The closed form in SCALES that gives the factor of every Fit, a number when all agree on one, else "varies"."""
     for name, scale in SCALES.items():
-        if all(abs(fit.factor - scale(fit.n, fit.k)) < EXACT * max(1, abs(fit.factor)) for fit in fits):
+        if all(abs(fit.factor - scale(fit.n, fit.k)) < tolerance * max(1, abs(fit.factor)) for fit in fits):
             return name
     factors = [fit.factor for fit in fits]
-    return f"{factors[0]:.6g}" if max(factors) - min(factors) < EXACT * max(map(abs, factors)) else "varies"
+    return f"{factors[0]:.6g}" if max(factors) - min(factors) < tolerance * max(map(abs, factors)) else "varies"
 
 
 def accepted_k(estimator, n):
@@ -179,8 +186,8 @@ def derive(estimator):
                 for objective, fit in fits.items():
                     table.setdefault(objective, []).append(fit)
     objective, scale = "none", "not parallel"
-    for name, table, note in [(name, table, note) for table, note in ((fitted, ""), (fitted_binary, " on binary rewards"))
-                              for name in ("J_1", "J_K", "sum J_K/K")]:
+    for (table, note), name in itertools.product(((fitted, ""), (fitted_binary, " on binary rewards")),
+                                                 ("J_1", "J_K", "sum J_K/K")):
         if max(fit.residual for fit in table[name]) < EXACT:
             objective, scale = name + (note if domain != "binary" else ""), name_scale(table[name])
             break
@@ -221,10 +228,11 @@ def invariances(function, domain, n, ks, across=False):
         return "invariant" if not differs(half) else "nearly invariant" if not differs(half, 1e-4) else "no"
 
     order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
+    reordered = function(rewards[..., order], k=k)[..., torch.argsort(order)]
     tied = rewards.unsqueeze(-1) == rewards.unsqueeze(-2)  # [..., N, N]
     tie_gap = ((base.unsqueeze(-1) - base.unsqueeze(-2)).abs() * tied).max().item()
-    constants = torch.tensor([0.0, 1.0] if domain == "binary" else [0.0, 0.1, 1 / 3, 1.0] + [-7.3e6] * (domain == "any"),
-                             dtype=torch.float64)[:, None].expand(-1, n)
+    constants = [0.0, 1.0] + [0.1, 1 / 3] * (domain != "binary") + [-7.3e6] * (domain == "any")
+    constants = torch.tensor(constants, dtype=torch.float64)[:, None].expand(-1, n)
     flat = function(constants.unsqueeze(1) if across else constants, k=k)
     single = function(rewards.float(), k=k)
     exact_input = rewards if domain == "binary" else (rewards > 0).double() if domain == "unit interval" \
@@ -235,8 +243,8 @@ def invariances(function, domain, n, ks, across=False):
         "centred": "yes" if sums < 1e-12 * n else "no",
         "sign": ">= 0" if base.min() >= 0 else "<= 0" if base.max() <= 0 else "both",
         "shift": shift(), "scaling": scaling(),
-        "permutation": "no" if differs(function(rewards[..., order], k=k)[..., torch.argsort(order)]) else "equivariant",
-        "ties": "equal" if tie_gap == 0 else f"differ by {tie_gap:.1e}",
+        "permutation": "no" if differs(reordered) else "equivariant",
+        "ties": "equal" if tie_gap <= 1e-14 * size else f"differ by {tie_gap:.1e}",
         "constant_group": "zeros" if not flat.any() else "not zero",
         "k_1": at_k_one(function, domain, n, ks, across), "k_n_minus_1": at_k_last(function, domain, n, ks, across),
         "float32": "ok" if single.dtype == torch.float32 and not differs(single.double(), 1e-4) else "wrong",
@@ -275,5 +283,5 @@ def at_k_last(function, domain, n, ks, across=False):
 
 
 def table(estimators=None):
-    """The property table: one row for each name in `estimators` (default: the registry), derived. A pandas DataFrame."""
+    """The property table, derived: a DataFrame with a row for each name in `estimators` (default: the registry)."""
     return pd.DataFrame([derive(get(name)) for name in (estimators or names())])

@@ -8,8 +8,8 @@ TITLE = "Cost of the estimators"
 CAPTION = (
     "Time per group on one CPU thread and peak extra memory relative to the input, against the group size N, at K = 4 "
     "(best_gap: K = N); batches of 2^16 rewards, float64, best of several runs. `l2o_quadratic` is the O(N^2) form in "
-    "which the leave-two-out baseline is defined, `subset_brute_force` visits all C(N, K) subsets; both give maxpo's advantages. "
-    "Times depend on the machine; the slopes do not."
+    "which the leave-two-out baseline is defined, `subset_brute_force` visits all C(N, K) subsets; both give maxpo's "
+    "advantages. Times depend on the machine; the slopes do not."
 )
 K = 4
 SIZES = tuple(2**j for j in range(4, 15, 2))

@@ -3,9 +3,10 @@
 TITLE = "What each estimator really estimates"
 CAPTION = (
     "Derived, not declared: every group of softmax bandits with 3 arms (binary, graded, negative and tied rewards; "
-    "uniform, mild and peaked policies; N = 4 and 5; every valid K > 1) is enumerated, and E[g] is compared with the exact "
-    "gradients of J_1, J_K and the sum over K = 1..N-1 of J_K/K. `bias_j1` and `bias_jk` are the worst ||E[g] - grad J|| / "
-    "||grad J|| over the (N, K); `scale` is c where E[g] = c grad J for one c over all policies and rewards."
+    "uniform, mild and peaked policies; N = 4 and 5; every valid K > 1) is enumerated, and E[g] is compared with the "
+    "exact gradients of J_1, J_K and the sum over K = 1..N-1 of J_K/K. `bias_j1` and `bias_jk` are the worst "
+    "||E[g] - grad J|| / ||grad J|| over the (N, K); `scale` is c where E[g] = c grad J for one c over all policies "
+    "and rewards."
 )
 
 

@@ -1,0 +1,92 @@
+"""Is E[g] the gradient of the objective? By exact enumeration, and in words what it is when it is not."""
+
+import itertools
+
+import torch
+
+from maxpo_bench import properties
+
+TOLERANCE = 2e-5  # relative: a function may compute in float32 inside
+
+
+def check_unbiased(subject, report, objective):
+    """E[g] by exact enumeration against the exact gradient of the objective."""
+    takes_k = subject.depends_on_k() or (subject.only_k or 1) > 1
+    report.objective = objective or ("J_K" if takes_k else "J_1")
+    if report.objective == "none":
+        report.add("unbiased", "note", "not tested: objective none")
+        return
+    kinds = list(subject.kinds.values())
+    binary = [arms for name, arms in subject.kinds.items() if name.startswith("binary")]
+
+    def fit_all(chosen, least_k):
+        cases = [(n, k) for n in subject.sizes for k in subject.valid[n] if k >= least_k or not takes_k]
+        if not takes_k:  # one k stands for all
+            cases = [(n, subject.valid[n][0]) for n in subject.sizes]
+        fits = [properties.fit_objectives(subject.call, chosen, n, k, subject.num_groups) for n, k in cases]
+        return {target: [fit[target] for fit in fits if target in fit] for target in fits[0]}
+
+    fits = fit_all(kinds, 1)
+    targets = [report.objective] + (["sum J_K/K"] if objective is None and not takes_k else [])
+    for target in targets:
+        if max(fit.bias for fit in fits[target]) < TOLERANCE:
+            report.objective = target
+            report.add("unbiased", "pass", f"E[g] = grad {target} on every bandit tried")
+            return
+    target = report.objective
+    worst = max(fits[target], key=lambda fit: fit.bias)
+    reason = explain(fits, target) or explain_binary(fit_all(binary, 1) if binary else {}, kinds != binary) \
+        or f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
+    report.add("unbiased", "fail", reason, bias_example(subject, target))
+
+
+def explain(fits, target):
+    """In words, what E[g] is instead of the gradient of the target; None when it is nothing known."""
+    for name in (target, "J_1", "J_K", "sum J_K/K", "J_N"):
+        if max(fit.residual for fit in fits[name]) > TOLERANCE:
+            continue
+        scale = properties.name_scale(fits[name], TOLERANCE)
+        if name == target:
+            return f"wrong scale: E[g] = c grad {target} with c = {scale if scale != 'varies' else factors(fits[name])}"
+        times = "" if scale == "1" else f"({scale}) "
+        return f"another objective: E[g] = {times}grad {name}" + (
+            ", a formula for k = N used at k < N" if name == "J_N" else f", not grad {target}")
+    mixed = [fit for fit in fits["J_K"] if fit.mixture]  # K > 1
+    if target == "J_K" and mixed and all(fit.mixture[2] < TOLERANCE for fit in mixed):
+        fit = next((fit for fit in mixed if abs(fit.mixture[1]) > TOLERANCE), None)
+        if fit:
+            a, b, _ = fit.mixture
+            return (f"biased: at N = {fit.n}, K = {fit.k} E[g] = {a:.4g} grad J_K + {b:.4g} grad J_(K-1), as when a "
+                    "baseline is a mean over the full group, which depends on sample i")
+    return None
+
+
+def explain_binary(fits, wider):
+    for name in ("J_1", "J_K", "sum J_K/K") if fits and wider else ():
+        if max(fit.bias for fit in fits[name]) < TOLERANCE:
+            return f"unbiased on binary rewards only, there for {name}"
+    return None
+
+
+def factors(fits):
+    return ", ".join(f"{fit.factor:.4g} at N = {fit.n}, K = {fit.k}" for fit in fits[:3])
+
+
+def bias_example(subject, target):
+    """The smallest bandit that shows a bias, in words: rewards of its arms, N, K, the two gradients."""
+    pairs = ((0.0, 1.0), (0.0, 0.5, 1.0), (-1.0, 0.0, 1.0), *properties.KINDS.values())
+    for n, pair in itertools.product((2, 3, 4, 5), pairs):
+        probe = torch.tensor([(pair * n)[:n]], dtype=torch.float64)
+        for k in subject.valid[n]:
+            if subject.num_groups > 1 and n > 3 or subject.error(probe, k):
+                continue
+            arms = properties.all_groups(len(pair), n, subject.num_groups)
+            advantages = subject.call(torch.tensor(pair, dtype=torch.float64)[arms], k=k)
+            uniform = (0.0,) * len(pair)
+            got = properties.expected_gradient(advantages, arms, uniform)
+            wanted = properties.exact_gradients(pair, uniform, n, k)[target]
+            if (got - wanted).norm() > 1e-4 * wanted.norm().clamp_min(1e-3):
+                got, wanted = ([round(x, 5) for x in gradient.tolist()] for gradient in (got, wanted))
+                return (f"{list(pair)}, one per arm, uniform policy, N = {n}, K = {k}: E[g] = {got}, "
+                        f"grad {target} = {wanted}")
+    return None

@@ -1,0 +1,130 @@
+"""The registry and the contract: discovery, declarations, errors that name the estimator, the value and the place."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from maxpo_bench.errors import InputError
+from maxpo_bench.estimators import get, names
+from maxpo_bench.estimators.contract import Estimator, estimator
+
+TABLE = ("reinforce rloo dr_grpo grpo pkpo_raw pkpo_loo pkpo maxpo pkpo_centred best_gap bon_mean passk_training maxrl "
+         "tailrl rs_grpo passk_reweighted baseline_blend").split()
+
+
+def test_every_row_of_the_table_is_in_the_registry():
+    assert set(TABLE) <= set(names())
+    assert names() == sorted(names())
+
+
+def test_names_does_not_import_torch():
+    code = ("import sys; from maxpo_bench.estimators import names\n"
+            "assert len(names()) >= 17 and 'torch' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", names())
+def test_declaration(name):
+    found = get(name)
+    assert isinstance(found, Estimator) and found.name == name
+    assert found.objective in ("J_1", "J_K", "sum J_K/K", "none")
+    assert found.cost in ("N", "N log N")
+    assert found.path.name == f"{name}.py" and found.path.is_file()
+    assert found.source and "k" in found.__doc__
+    assert found.unbiased == (found.unbiased_on == "any")
+    assert isinstance(found.valid_k(8), range)
+
+
+def test_unknown_name_names_the_nearest():
+    with pytest.raises(InputError, match="unknown estimator 'maxpoo', did you mean 'maxpo'?"):
+        get("maxpoo")
+
+
+@pytest.mark.parametrize("name", names())
+def test_k_outside_its_range(name):
+    found = get(name)
+    for k in (0, -1, 5, 1.5, None, True):
+        with pytest.raises(InputError, match=rf"{name}: k = {k!r} is outside its range for N = 4"):
+            found(torch.zeros(2, 4), k=k)
+
+
+@pytest.mark.parametrize("name", ["maxpo", "pkpo_loo", "bon_mean", "passk_training", "baseline_blend"])
+def test_k_equal_to_n_is_refused_where_no_leave_one_out_value_exists(name):
+    with pytest.raises(InputError, match=rf"{name}: k = 4 is outside its range for N = 4: 1..3"):
+        get(name)(torch.zeros(2, 4), k=4)
+
+
+def test_best_gap_takes_k_equal_to_n_alone():
+    with pytest.raises(InputError, match="best_gap: k = 3 is outside its range for N = 4: 4 alone"):
+        get("best_gap")(torch.zeros(2, 4), k=3)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", names())
+def test_bad_reward_is_named_with_its_place(name, bad):
+    rewards = torch.zeros(3, 4)
+    rewards[1, 2] = bad
+    place = r"rewards\[1, 2\] \(group 1, sample 2\)"
+    with pytest.raises(ValueError, match=rf"{name}: needs a finite reward, got {bad} at {place}"):
+        get(name)(rewards, k=get(name).valid_k(4)[0])
+
+
+def test_two_infinities_that_cancel_are_seen():
+    with pytest.raises(InputError, match="finite"):
+        get("maxpo")(torch.tensor([float("inf"), float("-inf"), 0.0]), k=1)
+
+
+@pytest.mark.parametrize("name, bad", [("passk_training", 0.5), ("maxrl", -0.5), ("passk_reweighted", 1.5)])
+def test_rewards_outside_the_formula(name, bad):
+    rewards = torch.zeros(2, 3, 4, dtype=torch.float64)
+    rewards[1, 0, 3] = bad
+    place = r"rewards\[1, 0, 3\] \(group \(1, 0\), sample 3\)"
+    with pytest.raises(InputError, match=rf"{name}: needs rewards .*, got {bad} at {place}"):
+        get(name)(rewards, k=1)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 1), (3, 0)])
+@pytest.mark.parametrize("name", names())
+def test_too_small_groups(name, shape):
+    with pytest.raises(InputError, match=rf"{name}: rewards must be .* with N >= 2"):
+        get(name)(torch.zeros(shape))
+
+
+def test_unknown_option_names_the_nearest():
+    with pytest.raises(InputError, match="grpo: unknown option 'dof', did you mean 'ddof'?"):
+        get("grpo")(torch.zeros(2, 4), dof=1)
+
+
+@pytest.mark.parametrize("name, options", [("grpo", {"ddof": 2}), ("grpo", {"eps": -1}), ("rs_grpo", {"beta": 0}),
+                                           ("rs_grpo", {"beta": float("inf")}),
+                                           ("baseline_blend", {"w": float("nan")})])
+def test_bad_options(name, options):
+    with pytest.raises(InputError, match=name):
+        get(name)(torch.zeros(2, 4), k=2, **options)
+
+
+def test_score_norms_reach_only_those_that_declare_them():
+    @estimator(objective="none", centred=False, cost="N", source="this test", across_groups=True)
+    def weighted(rewards, score_norms=None):
+        return rewards if score_norms is None else rewards * score_norms
+
+    rewards, norms = torch.rand(2, 3), torch.rand(2, 3)
+    assert torch.allclose(weighted(rewards, k=2, score_norms=norms), rewards * norms)
+    assert torch.equal(get("rloo")(rewards, score_norms=norms), get("rloo")(rewards))
+    with pytest.raises(InputError, match=r"weighted: score_norms has shape \[3\]"):
+        weighted(rewards, score_norms=norms[0])
+    with pytest.raises(InputError, match=r"weighted: needs a finite score norm >= 0, got -1.0 at rewards\[1, 1\]"):
+        weighted(rewards, score_norms=norms.index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(-1.0)))
+    with pytest.raises(InputError, match=r"weighted: rewards must be \[..., groups, N\]"):
+        weighted(rewards[0])
+
+
+def test_empty_batch():
+    assert get("maxpo")(torch.zeros(0, 4), k=2).shape == (0, 4)
+
+
+def test_gradients_do_not_flow_into_rewards():
+    rewards = torch.rand(2, 4, requires_grad=True)
+    assert not get("maxpo")(rewards, k=2).requires_grad
