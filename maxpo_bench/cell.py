@@ -97,7 +97,7 @@ def run_base(name, results=None):
         shutil.rmtree(folder / "weights", ignore_errors=True)
         (folder / "weights").mkdir(parents=True)
         try:
-            jobs = jobs_of(task, _is_row_wise(task))
+            jobs = jobs_of(task, _prepare(task))
             parts = workers.run(jobs, work, f"base {task.name}", 1)
         except Fault as error:
             files.write_json(folder / "base.json", {**about, "status": "failed", "reason": str(error)})
@@ -209,7 +209,7 @@ def run_cell(name, estimator_name, results=None):
             pass  # a folder that cannot be written to shows now, not after the training
         metrics = _about(task, estimator)
         try:
-            jobs = jobs_of(task, _is_row_wise(task, base_folder(task, results)))
+            jobs = jobs_of(task, _prepare(task, base_folder(task, results)))
             workers.run(jobs, work, label, task.steps)
         except NotApplicable as error:
             return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
@@ -278,16 +278,26 @@ def _replacing(folder, commit=True):
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _is_row_wise(task, base=None):
-    """Whether the problem works row by row. A problem that cannot be built is a Fault, like one that cannot run."""
-    from maxpo_bench import problems
+def _prepare(task, base=None):
+    """Whether the problem works row by row. Imports, before the workers are forked, what each would import for itself.
 
+    A problem that cannot be built is a Fault, like one that cannot run.
+    """
+    import torch
+
+    from maxpo_bench import problems
+    from maxpo_bench.training import make_optimiser
+
+    workers.single_thread()
     try:
-        return problems.build(task, (0,), base).row_wise
+        problem = problems.build(task, (0,), base)
+        problem.load_libraries()
     except (InputError, Fault):
         raise
     except Exception as error:
         raise Fault(workers.reason(error)) from error
+    make_optimiser(task, [torch.nn.Parameter(torch.zeros(1))])  # the first optimiser of a process imports for 2 seconds
+    return problem.row_wise
 
 
 def _end_early(folder, metrics, label, scratch, code):

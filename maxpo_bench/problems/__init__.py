@@ -39,6 +39,9 @@ class Problem:
         self.task, self.seeds, self.base = task, tuple(seeds), base
         self.verifier_errors = 0  # samples whose reward could not be computed; counted, never silently 0
 
+    def load_libraries(self):
+        """Import what sampling and training will need; called once, before the seeds are forked into workers."""
+
     def initial_policy(self):
         """The policy every estimator starts from: an nn.Module whose parameters have a leading axis S."""
         raise NotImplementedError

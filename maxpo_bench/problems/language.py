@@ -57,6 +57,10 @@ class LanguageProblem(Problem):
         self.eos_ids = self.source.end_tokens(self.tokenizer)
         self._splits, self._reference = {}, None
 
+    def load_libraries(self):
+        if self.saves_states:  # a small model of our own: making one imports its part of transformers, which takes seconds
+            self.source.load_model(self.task, self.tokenizer, self.seed, self.max_new_tokens)
+
     def split(self, name):
         """Rows and token lists of a split, read once: (list of dicts, list of lists of int)."""
         if name not in self._splits:
