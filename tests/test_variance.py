@@ -1,0 +1,148 @@
+"""variance.py against exact enumeration: its covariance, SNR and bias, and what it says when it cannot tell."""
+
+import itertools
+
+import pytest
+import torch
+
+from maxpo_bench import files, problems, variance
+from maxpo_bench.estimators import get
+from maxpo_bench.task_file import load
+
+TASK = """
+version: 1
+kind: bandit
+tags: [exact]
+title: Three arms
+arms: {count: 3, rewards: linear}
+k: 2
+group_size: 4
+groups: 8
+steps: 1
+seeds: 1
+optimiser: {lr: 0.1}
+variance: {groups: 64}
+"""
+
+
+@pytest.fixture
+def problem(tmp_path):
+    return make(tmp_path)
+
+
+def make(folder, **changes):
+    text = TASK
+    for key, value in changes.items():
+        lines = [f"{key}: {value}" if line.startswith(f"{key}:") else line for line in text.splitlines()]
+        text = "\n".join(lines) + "\n"
+    path = folder / "three.yaml"
+    path.write_text(text)
+    return problems.build(load(str(path)), (0,))
+
+
+def a_policy(problem, logits=(0.6, 0.2, -0.4)):
+    policy = problem.initial_policy()
+    logits = torch.tensor(logits[: problem.num_arms] + (0.0,) * (problem.num_arms - len(logits)), dtype=torch.float64)
+    problem.load_states(policy, [{"logits": logits.view(1, -1)}])
+    return policy
+
+
+def enumerated(problem, policy, name, k, n):
+    """(E g, tr Cov g) of one group over all A^N groups."""
+    pi = policy.logits[0, 0].softmax(-1).detach()
+    actions = torch.tensor(list(itertools.product(range(len(pi)), repeat=n)))
+    p = pi[actions].prod(-1)
+    advantages = get(name)(problem.values.flatten()[actions], k=k)
+    scores = torch.nn.functional.one_hot(actions, len(pi)).double() - pi
+    g = (advantages[..., None] * scores).mean(1)
+    mean = p @ g
+    return mean, (p @ g.square().sum(-1) - mean.square().sum()).item()
+
+
+def by_name(rows):
+    return {row["estimator"]: row for row in rows}
+
+
+def test_trace_snr_ratio_and_cosine_agree_with_enumeration(problem):
+    policy = a_policy(problem)
+    rows = by_name(variance.measure(problem, policy, 2, num_batches=500))
+    leader, leader_trace = enumerated(problem, policy, "maxpo", 2, 4)
+    for name in ("maxpo", "pkpo", "pkpo_loo", "rloo", "grpo"):
+        mean, trace = enumerated(problem, policy, name, 2, 4)
+        row = rows[name]
+        assert row["trace_cov"] == pytest.approx(trace, rel=0.1)
+        margin = row["snr_high"] - row["snr"]
+        assert abs(mean.square().sum().item() / trace - row["snr"]) < 2 * margin < 0.3 * row["snr"]
+        cosine = torch.nn.functional.cosine_similarity(mean, leader, dim=0).item()
+        assert row["cosine_to_maxpo"] == pytest.approx(cosine, abs=0.02)
+        assert row["cosine"] == pytest.approx(cosine, abs=0.02)
+        if name.startswith("pkpo"):
+            assert row["ratio_low"] < trace / leader_trace < row["ratio_high"]
+            assert row["ratio_high"] / row["ratio_low"] < 1.4
+    assert "ratio_to_maxpo" not in rows["grpo"] and "ratio_to_maxpo" not in rows["rloo"]  # other E[g]: SNR only
+
+
+def test_bias_is_found_where_it_is_and_nowhere_else(problem):
+    policy = a_policy(problem)
+    rows = by_name(variance.measure(problem, policy, 2, num_batches=500))
+    for name in ("maxpo", "pkpo", "fitted_blend", "rloo", "dr_grpo", "tailrl"):
+        assert rows[name]["bias_low"] == 0 and rows[name]["bias_high"] < 0.2, name
+    mean, _ = enumerated(problem, policy, "pkpo_centred", 2, 4)
+    truth = problem.exact_gradient(policy, 2)[0]
+    bias = ((mean - truth).norm() / truth.norm()).item()
+    assert bias > 0.1 and rows["pkpo_centred"]["bias_low"] > 0
+    assert rows["pkpo_centred"]["bias_low"] < bias < rows["pkpo_centred"]["bias_high"]
+
+
+def test_intervals_cover_at_their_rate(problem):
+    policy = a_policy(problem)
+    mean, trace = enumerated(problem, policy, "maxpo", 2, 4)
+    snr, ratio = mean.square().sum().item() / trace, enumerated(problem, policy, "pkpo", 2, 4)[1] / trace
+    hits = torch.zeros(3)
+    for i in range(100):
+        rows = by_name(variance.measure(problem, policy, 2, 12, purpose=f"{i}", estimators=["maxpo", "pkpo"]))
+        hits += torch.tensor([rows["maxpo"]["snr_low"] < snr < rows["maxpo"]["snr_high"],
+                              rows["maxpo"]["bias_low"] == 0,
+                              rows["pkpo"]["ratio_low"] < ratio < rows["pkpo"]["ratio_high"]])
+    assert (hits > 85).all(), hits
+
+
+def test_memory_blocks_do_not_change_the_numbers(problem, monkeypatch):
+    policy = a_policy(problem)
+    whole = variance.measure(problem, policy, 2, 4)
+    monkeypatch.setattr(variance, "HELD_NUMBERS", 200)
+    for a, b in zip(whole, variance.measure(problem, policy, 2, 4), strict=True):
+        assert a.keys() == b.keys()
+        for key in {"trace_cov", "snr", "cosine", "bias"} & a.keys():
+            assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9)
+
+
+def test_reasons_instead_of_numbers(tmp_path):
+    problem = make(tmp_path)
+    rows = by_name(variance.measure(problem, a_policy(problem), 2, 4))
+    assert "0 or 1" in rows["passk_training"]["reason"] and "snr" not in rows["passk_training"]
+    assert "k = 2" in rows["best_gap"]["reason"] and "trace_cov" not in rows["best_gap"]
+    assert set(rows) >= set(variance.names()) and variance.WHOLE_SCORES in rows
+    certain = variance.measure(problem, a_policy(problem, (50.0, 0.0, 0.0)), 2, 4)  # every reward is the same
+    row = by_name(certain)["maxpo"]
+    assert "0 of 32 groups" in row["reason"] and "ratio_low" not in row and "bias_low" not in row
+
+
+def test_run_covers_three_checkpoints_and_repeats_byte_for_byte(tmp_path, problem, monkeypatch):
+    folder = tmp_path / "runs" / "three" / "maxpo" / "checkpoints"
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(variance.InputError, match="initial-seed0.safetensors is missing"):
+        variance.run("three.yaml", tmp_path / "a.csv", results=tmp_path)
+    for i, when in enumerate(variance.CHECKPOINTS):
+        logits = torch.tensor([[i * 1.0, 0.0, 0.5]], dtype=torch.float64)
+        files.save_tensors(folder / f"{when}-seed0.safetensors", {"logits": logits})
+    variance.run("three.yaml", tmp_path / "a.csv", results=tmp_path)
+    variance.run("three.yaml", tmp_path / "b.csv", results=tmp_path)
+    text = (tmp_path / "a.csv").read_text()
+    assert text == (tmp_path / "b.csv").read_text()
+    assert text.startswith("checkpoint,estimator,k,group_size,num_groups,")
+    import pandas as pd
+
+    data = pd.read_csv(tmp_path / "a.csv")
+    assert len(data) == 3 * (len(variance.names()) + 1) and (data["num_groups"] == 64).all()
+    assert data.groupby("checkpoint")["trace_cov"].first().nunique() == 3
