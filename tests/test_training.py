@@ -133,14 +133,15 @@ def test_clipping_the_gradient_norm_is_per_seed(task):
     torch.testing.assert_close(run.policy.logits.detach().norm(dim=1), torch.full((2,), 1e-3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("name, least_gain", [("bandit", 0.05), ("maze", 0.05)])
-def test_the_loop_learns(name, least_gain):
-    """On a fixed seed, maxpo raises the exact max@K of bandit and maze well above the start."""
-    task = replace(load(name), steps=min(load(name).steps, 80))
-    problem = problems.build(task, (100,))
-    start = problem.exact(problem.initial_policy(), [task.k])[0, 0].item()
+@pytest.mark.parametrize("name, least", [("bandit", 0.6), ("maze", 0.55)])
+def test_the_loop_learns(name, least):
+    """On fixed seeds, maxpo raises the exact max@K from .53 (bandit) and .48 (maze) to well above the start."""
+    task = load(name)
+    problem = problems.build(task, (100, 101, 102))
+    start = problem.exact(problem.initial_policy(), [task.k])[:, 0].mean().item()
     run = training.train(task, get("maxpo"), problem)
-    assert run.rows[-1]["exact_max_at_k"] > start + least_gain
+    final = sum(row["exact_max_at_k"] for row in run.rows if row["step"] == task.steps) / 3
+    assert start < least - 0.05 and final > least
 
 
 def test_sampled_max_at_k_agrees_with_the_exact_one():

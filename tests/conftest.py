@@ -1,0 +1,88 @@
+"""One thread per process in the tests, as in the cells; and a tiny project to run whole pipelines in."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+
+import pytest  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY_BANDIT = """
+version: 1
+kind: bandit
+title: Tiny bandit
+arms: {count: 4, rewards: linear}
+k: 2
+group_size: 4
+groups: 2
+steps: 6
+seeds: 3
+optimiser: {name: adam, lr: 0.1}
+evaluation: {every: 2, prompts: 4, samples: 8}
+variance: {groups: 32}
+"""
+
+TINY_COUNTDOWN = """
+version: 1
+kind: countdown
+title: Tiny countdown
+data: {digits: 2}
+model: {hidden_size: 16, layers: 1, heads: 2, mlp_size: 16}
+warm_start: {steps: 4, batch_size: 8}
+sampling: {max_new_tokens: 5}
+k: 2
+group_size: 4
+groups: 4
+steps: 3
+seeds: 2
+optimiser: {lr: 1e-3}
+evaluation: {prompts: 4, samples: 8}
+variance: {groups: 8}
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder with the pipeline's files, tiny tasks and no results, under git and DVC. Runs no stage."""
+    folder = tmp_path / "a project"
+    folder.mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "claims.yaml"):
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+    shutil.copytree(ROOT / "maxpo_bench", folder / "maxpo_bench", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "bandit.yaml").write_text(TINY_BANDIT)
+    (folder / "tasks" / "countdown3.yaml").write_text(TINY_COUNTDOWN)
+    (folder / "params.yaml").write_text(
+        "tasks: [bandit, countdown3]\nestimators: [rloo, pkpo, maxpo]\nstudies: [centring]\nvariance_policy: maxpo\n"
+    )
+    git = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "init", "-q", folder], check=True)
+    subprocess.run([*git, "add", "-A"], check=True)
+    subprocess.run([*git, "commit", "-qm", "start"], check=True)
+    return folder
+
+
+@pytest.fixture
+def run_cli():
+    """run_cli(folder, *words, **env) -> CompletedProcess of `maxpo-bench words` in that folder, with its own copy of the code."""
+
+    def run(folder, *words, **env):
+        environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", **env}
+        command = [sys.executable, "-m", "maxpo_bench.cli", *words]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+    return run

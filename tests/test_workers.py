@@ -1,0 +1,66 @@
+"""Forked workers: results in order, failures with their reason, nobody left behind."""
+
+import os
+import time
+
+import pytest
+
+from maxpo_bench import workers
+from maxpo_bench.errors import Fault, InputError
+
+
+def test_results_come_in_the_order_of_the_jobs():
+    def work(job, tick):
+        time.sleep(0.05 * (3 - job))
+        tick(1)
+        return job * 10
+
+    assert workers.run([0, 1, 2], work, "test", 1, workers=3) == [0, 10, 20]
+
+
+def test_an_input_error_comes_back_as_itself():
+    class Special(InputError):
+        pass
+
+    def work(job, tick):
+        raise InputError("k: too large")
+
+    with pytest.raises(InputError, match="k: too large"):
+        workers.run([0], work, "test", 1)
+
+
+@pytest.mark.parametrize(
+    "action, words",
+    [
+        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: os._exit(7), "exit code 7"),
+        (lambda: os.kill(os.getpid(), 9), "perhaps out of memory"),
+        (lambda: (_ for _ in ()).throw(MemoryError()), "out of memory"),
+    ],
+)
+def test_a_broken_worker_is_a_fault_with_the_reason(action, words):
+    with pytest.raises(Fault, match=words):
+        workers.run([0], lambda job, tick: action(), "test", 1)
+
+
+def test_the_first_failure_stops_the_others(tmp_path):
+    def work(job, tick):
+        if job == 1:
+            time.sleep(0.3)
+            raise Fault("broken")
+        (tmp_path / "pid").write_text(str(os.getpid()))
+        time.sleep(60)
+
+    start = time.monotonic()
+    with pytest.raises(Fault, match="broken"):
+        workers.run([0, 1], work, "test", 1, workers=2)
+    assert time.monotonic() - start < 10
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_workers_is_bad_input(text, monkeypatch):
+    monkeypatch.setenv("MAXPO_BENCH_WORKERS", text)
+    with pytest.raises(InputError, match="MAXPO_BENCH_WORKERS"):
+        workers.num_workers()
