@@ -20,7 +20,9 @@ def number(value, sign=False, digits=3):
     size = abs(value)
     digits = digits if size < 9.9995 else 1 if size < 999.95 else 0
     if 0 < size < 0.0005:
-        return f"{value:+.1e}" if sign else f"{value:.1e}"
+        digits = 4 if size >= 0.00005 else 0
+        form = f"{'+' if sign else ''}.{digits}{'f' if digits else 'e'}"
+        return format(value, form)
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
@@ -117,30 +119,36 @@ def advice_table(advice, results):
 def claims_table(claims):
     rows = []
     for c in claims:
+        effect = "-" if c.effect is None else f"{number(c.effect, _signed(c))} {'' if c.measure == 'property' else interval(c.low, c.high)}"
         rows.append([cell(f"{MARKS[c.verdict]} {c.verdict}", c.verdict, f"verdict {c.verdict}"), cell(c.statement),
-                     cell(number(c.effect, sign=c.unit.startswith(("max", "pass", "mean"))), "" if c.effect is None else c.effect, "num"),
-                     cell("-" if c.effect is None else "exact" if c.measure == "property" else interval(c.low, c.high), kind="num"),
-                     num(c.num_pairs) if c.measure != "property" else cell("-", 0, "num"), cell(evidence(c))])
-    return table(["verdict", "claim", "effect", "95% interval", "pairs", "evidence"], rows,
-                 "Effect, interval and pairs: of the least favourable comparison, because a claim says 'each'. Contradicted: at least one "
-                 "comparison goes the other way beyond chance.", "tables/claims.csv")
+                     cell(effect, "" if c.effect is None else c.effect, "num"), cell(c.unit),
+                     num(c.num_pairs) if c.num_pairs else cell("-", 0, "num"), cell(evidence(c))])
+    return table(["verdict", "claim", "effect [95% interval]", "of what", "pairs", "evidence"], rows,
+                 "A claim says 'each', so effect, interval and pairs are those of the least favourable comparison. Contradicted: at least one "
+                 "comparison goes the other way beyond chance. Supported: all hold (Holm, 5%).", "tables/claims.csv")
+
+
+def _signed(claim):
+    return claim.unit.startswith(("max", "pass", "mean"))
 
 
 def evidence(claim):
-    """One line per alternative: its numbers when it is one comparison, else how many fall which way."""
+    """What stands behind a verdict: the numbers of each comparison when they are few, else how many fall which way."""
     if len(claim.findings) <= 1:
-        return "; ".join(filter(None, [claim.unit, claim.reason]))
+        return claim.reason
     parts, groups = [], {}
     for f in claim.findings:
         groups.setdefault(f.against, []).append(f)
+    if all(len(found) == 1 for found in groups.values()) and len(groups) <= 3:
+        return "; ".join(f"against {f.against}: {number(f.effect, _signed(claim))} {interval(f.low, f.high)} {MARKS[f.verdict]}"
+                         for f in claim.findings)
+    if all(len(found) == 1 for found in groups.values()):
+        groups = {f"{len(groups)} others": claim.findings}
     for against, found in groups.items():
-        if len(found) == 1:
-            f = found[0]
-            parts.append(f"{against}: {number(f.effect, sign=claim.unit != 'variance ratio')} {interval(f.low, f.high)} {MARKS[f.verdict]}")
-        else:
-            counts = {v: sum(f.verdict == v for f in found) for v in MARKS}
-            parts.append(f"{against}: of {len(found)}, " + ", ".join(f"{n} {v}" for v, n in counts.items() if n))
-    return f"{claim.unit}; " * bool(claim.unit) + "; ".join(parts)
+        counts = {v: sum(f.verdict == v for f in found) for v in MARKS}
+        share = ", ".join(f"{n} {v}" for v, n in counts.items() if n)
+        parts.append(f"against {against}: {share}" + (f" of {len(found)}" if len(share.split(", ")) > 1 else ""))
+    return "; ".join([*parts, claim.reason] if len(parts) == 1 else parts)
 
 
 # ------------------------------------------------------------------------------------------------------ later sections

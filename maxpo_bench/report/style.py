@@ -88,8 +88,10 @@ def save(figure, path_stem):
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
+    if figure.get_layout_engine() is not None:
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine(None)  # solved once, for both files
     figure.savefig(png, metadata={"Software": None})
-    figure.set_layout_engine("none")  # the layout is settled: do not solve it twice
     figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return png, svg
 
@@ -123,10 +125,10 @@ def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
     places = _spread([min(max(t, 0.0), 1.0) for t in targets], from_axis)
     right = 1.0 if x is None else to_axis.transform((x, 0))[0]
     for name, target, place in zip(order, targets, places, strict=True):
-        ax.annotate(name, xy=(right, target), xycoords="axes fraction", xytext=(right + 0.05, place),
-                    textcoords="axes fraction", fontsize=size, color=palette[name], va="center", annotation_clip=False,
-                    fontweight="bold" if name == REFERENCE else "normal",
-                    arrowprops={"arrowstyle": "-", "color": palette[name], "lw": 0.5, "shrinkA": 0.5, "shrinkB": 0, "relpos": (0, 0.5)})
+        ax.plot([right + 0.005, right + 0.045], [target, place], transform=ax.transAxes, color=palette[name], linewidth=0.5,
+                clip_on=False, scalex=False, scaley=False)
+        ax.text(right + 0.055, place, name, transform=ax.transAxes, fontsize=size, color=palette[name], va="center",
+                fontweight="bold" if name == REFERENCE else "normal")
 
 
 def _spread(targets, gap):
