@@ -5,12 +5,13 @@ happens to them after that is independent.
 """
 
 import importlib
+from contextlib import contextmanager
 
 import gymnasium
 import numpy as np
 
 import maxpo_bench.envs  # noqa: F401  registers the suite's own environments
-from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.errors import Fault, InputError, did_you_mean
 
 EXTRAS = {"MiniGrid-": "minigrid", "BabyAI-": "minigrid"}  # id prefix -> extra that registers it when imported
 
@@ -38,6 +39,10 @@ def env_arguments(task):
             extra(module, f"{where}: env.id: {env_id}")
     if ":" not in env_id and env_id not in gymnasium.registry:  # "module:Id" registers itself on import
         raise InputError(f"{where}: env.id: unknown environment {env_id!r}{did_you_mean(env_id, gymnasium.registry)}")
+    if section["backend"] == "envpool":
+        pool = extra("envpool", f"{where}: env.backend: envpool")
+        if section["wrappers"] or env_id not in pool.list_all_envs():
+            raise InputError(f"{where}: env.backend: EnvPool has no {env_id}, or not with wrappers; use gymnasium")
     wrappers = []
     for text in section["wrappers"]:
         module, _, name = str(text).partition(":")
@@ -107,37 +112,58 @@ class Outcome:
         return self.type != "final" or not any_reward_midway
 
 
+@contextmanager
+def faults(what):
+    """Whatever an environment's own code raises becomes a Fault that names it."""
+    try:
+        yield
+    except Exception as error:
+        raise Fault(f"{what}: {type(error).__name__}: {error}") from error
+
+
 class GroupVectorEnv:
     """A gymnasium vector environment of num_envs rows, reset so that rows with one seed start alike.
 
     Native vector environments (a vector entry point, CartPole) are used where their state is an array [d, num_envs]
     of what the scalar environment calls state; everything else runs in SyncVectorEnv with AutoresetMode.DISABLED,
     where rows that have ended are reset by mask and then ignored, so that a group is a fixed set of whole episodes.
+    With backend: envpool a pool is made for each reset, since EnvPool takes seeds only then; its rows of one seed share
+    what happens after the start as well, so it suits environments that are random at the start only.
+    Whatever the environment's own code raises becomes a Fault.
     """
 
     def __init__(self, task, num_envs):
-        self.env_id, kwargs, wrappers = env_arguments(task)
+        self.env_id, self.kwargs, wrappers = env_arguments(task)
         self.num_envs = num_envs
         self.scalar = make_env(task)
-        self.native = gymnasium.spec(self.env_id).vector_entry_point is not None and not wrappers
-        self.native = self.native and hasattr(self.scalar.unwrapped, "state") and not self.env_id.startswith("phys2d/")
-        if self.native:
-            mode, vector_kwargs = "vector_entry_point", None
-        else:
-            mode, vector_kwargs = "sync", {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
+        if task.section("env")["backend"] == "envpool":
+            self.mode = "envpool"
+            return
+        native = gymnasium.spec(self.env_id).vector_entry_point is not None and not wrappers
+        native = native and hasattr(self.scalar.unwrapped, "state") and not self.env_id.startswith("phys2d/")
+        self.mode = "vector_entry_point" if native else "sync"
+        vector_kwargs = None if native else {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
         self.env = _guarded(task, lambda: gymnasium.make_vec(
-            self.env_id, num_envs, mode, vector_kwargs, wrappers or None, **kwargs
+            self.env_id, num_envs, self.mode, vector_kwargs, wrappers or None, **self.kwargs
         ))
 
     def reset(self, seeds, noise_seeds):
-        """seeds: [num_envs] int, rows with the same seed start alike; noise_seeds: [num_envs] int, what drives each row
-        after that. Returns observations [num_envs, ...]."""
+        """Start all rows; those with the same seed start alike. Returns observations [num_envs, ...].
+
+        seeds: [num_envs] int. noise_seeds: [num_envs] int, what drives each row after its start.
+        """
         self.seeds = [int(seed) for seed in seeds]
-        if not self.native:
-            observations, _ = self.env.reset(seed=self.seeds)
-            for env, seed in zip(self.env.envs, noise_seeds, strict=True):
-                env.unwrapped.np_random = np.random.Generator(np.random.PCG64(int(seed)))
-            return observations
+        reset = {"sync": self._reset_sync, "envpool": self._reset_pool}.get(self.mode, self._reset_native)
+        with faults(f"{self.env_id} raised in reset"):
+            return reset(noise_seeds)
+
+    def _reset_sync(self, noise_seeds):
+        observations, _ = self.env.reset(seed=self.seeds)
+        for env, seed in zip(self.env.envs, noise_seeds, strict=True):
+            env.unwrapped.np_random = np.random.Generator(np.random.PCG64(int(seed)))
+        return observations
+
+    def _reset_native(self, noise_seeds):
         self.env.reset(seed=0)
         vector, states = self.env.unwrapped, {}
         for seed in dict.fromkeys(self.seeds):
@@ -146,16 +172,20 @@ class GroupVectorEnv:
         vector.state = np.stack([states[seed] for seed in self.seeds], axis=1)  # [d, num_envs]
         return vector.state.T.astype(vector.single_observation_space.dtype)
 
+    def _reset_pool(self, noise_seeds):
+        self.env = importlib.import_module("envpool").make(
+            self.env_id, env_type="gymnasium", num_envs=self.num_envs, num_threads=1, seed=self.seeds, **self.kwargs
+        )
+        return self.env.reset()[0]
+
     def step(self, actions):
         """actions: [num_envs, ...]. Returns (observations, rewards float64 [num_envs], ended bool [num_envs])."""
-        observations, rewards, terminated, truncated, _ = self.env.step(actions)
+        with faults(f"{self.env_id} raised in step"):
+            observations, rewards, terminated, truncated, _ = self.env.step(actions)
         return observations, np.asarray(rewards, dtype=np.float64), terminated | truncated
 
     def retire(self, ended):
         """Make the rows in the mask legal to step again; what they do from now on is ignored."""
-        if not self.native:
-            self.env.reset(seed=self.seeds, options={"reset_mask": ended})
-
-    def close(self):
-        self.env.close()
-        self.scalar.close()
+        if self.mode == "sync":
+            with faults(f"{self.env_id} raised in reset"):
+                self.env.reset(seed=self.seeds, options={"reset_mask": ended})

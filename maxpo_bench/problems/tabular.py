@@ -18,6 +18,7 @@ from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.streams import generator
 
 NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
+MAX_EXACT_STARTS = 16  # the exact reference carries a distribution per start; beyond this it costs more than training
 
 
 @dataclass
@@ -223,9 +224,9 @@ class Tabular(Problem):
     def _exact(self, policy, ks, starts, chances):
         """J_k averaged over start states (a group shares its start): [S, len(ks)].
 
-        None when the outcome is not a function of the return.
+        None when the outcome is not a function of the return, or the start states are more than MAX_EXACT_STARTS.
         """
-        if not self.outcome.of_return(self.any_reward_midway):
+        if len(starts) > MAX_EXACT_STARTS or not self.outcome.of_return(self.any_reward_midway):
             return None
         key = tuple(starts)
         if key not in self.plans:

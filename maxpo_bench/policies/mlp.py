@@ -1,0 +1,89 @@
+"""Small tanh networks for vector observations, every seed side by side: batched matrix products, no loop over seeds."""
+
+import math
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class MLPPolicy(nn.Module):
+    """S independent networks; weights [S, in, out], biases [S, 1, out], float32.
+
+    Discrete actions: a softmax over the outputs. Continuous ones: a diagonal Gaussian whose means are the outputs and
+    whose log_std [S, 1, A] does not depend on the observation.
+    """
+
+    def __init__(self, weights, biases, log_std=None):
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(torch.as_tensor(w, dtype=torch.float32)) for w in weights])
+        self.biases = nn.ParameterList([nn.Parameter(torch.as_tensor(b, dtype=torch.float32)) for b in biases])
+        self.log_std = None if log_std is None else nn.Parameter(torch.as_tensor(log_std, dtype=torch.float32))
+
+    @classmethod
+    def draw(cls, generators, sizes, log_std=None):
+        """One network per generator. sizes: [in, hidden..., out]. Uniform in +-1/sqrt(in), a tenth in the last."""
+        weights = []
+        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+            scale = (0.1 if layer == len(sizes) - 2 else 1.0) / math.sqrt(fan_in)
+            weights.append(np.stack([g.uniform(-scale, scale, size=(fan_in, fan_out)) for g in generators]))
+        biases = [np.zeros((len(generators), 1, fan_out)) for fan_out in sizes[1:]]
+        spread = None if log_std is None else np.full((len(generators), 1, sizes[-1]), log_std)
+        return cls(weights, biases, spread)
+
+    def layers(self):
+        """[(weight, bias)]: ask once and hand it to forward when stepping, because a ParameterList is slow to read."""
+        return list(zip(self.weights, self.biases, strict=True))
+
+    def activations(self, x, layers=None):
+        """x: [S, B, in] -> the inputs of every layer, then the outputs [S, B, out]."""
+        layers = layers or self.layers()
+        values = [x]
+        for i, (weight, bias) in enumerate(layers):
+            # A single output is computed twice: the product of one matrix by one column takes another path in the
+            # library when S = 1, and a seed's bits would depend on whether it runs alone.
+            num_outputs = weight.shape[2]
+            x = torch.baddbmm(bias, x, weight if num_outputs > 1 else weight.expand(-1, -1, 2))[..., :num_outputs]
+            values.append(x if i == len(layers) - 1 else x.tanh())
+            x = values[-1]
+        return values
+
+    def forward(self, x, layers=None):
+        return self.activations(x, layers)[-1]
+
+    def act(self, outputs, noise):
+        """Actions by inverse CDF of uniform noise, [S, B] -> [S, B] long; from normal noise, [S, B, A] -> [S, B, A]."""
+        if self.log_std is not None:
+            return outputs + self.log_std.exp() * noise
+        cdf = outputs.softmax(dim=-1).cumsum(dim=-1)[..., :-1]
+        return (noise.unsqueeze(-1) >= cdf).sum(dim=-1)
+
+    def log_prob(self, outputs, actions):
+        """Log-probability of the actions: outputs [S, B, out] -> [S, B], differentiable."""
+        if self.log_std is None:
+            return outputs.log_softmax(dim=-1).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        z = (actions - outputs) * torch.exp(-self.log_std)
+        return (-0.5 * z * z - self.log_std - 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+    def step_scores(self, x, actions):
+        """Gradient of each step's log_prob in all parameters, in the order of parameters(): [S, B, D].
+
+        Backpropagation by hand, because autograd gives only the sum over steps.
+        """
+        *inputs, outputs = self.activations(x)
+        delta, spread = output_scores(outputs, actions, self.log_std)
+        weights, biases = [], []
+        for i in reversed(range(len(self.weights))):
+            weights.insert(0, (inputs[i].unsqueeze(-1) * delta.unsqueeze(-2)).flatten(2))  # [S, B, in * out]
+            biases.insert(0, delta)
+            delta = torch.bmm(delta, self.weights[i].transpose(1, 2)) * (1 - inputs[i] ** 2)
+        own = [] if spread is None else [spread]  # a module lists its own parameters before its lists
+        return torch.cat([*own, *weights, *biases], dim=-1)
+
+
+def output_scores(outputs, actions, log_std=None):
+    """Gradient of log_prob in the outputs, [S, B, out]; and in log_std, [S, B, out], None for discrete actions."""
+    if log_std is None:
+        return nn.functional.one_hot(actions, outputs.shape[-1]).float() - outputs.softmax(dim=-1), None
+    z = (actions - outputs) * torch.exp(-log_std)
+    return z * torch.exp(-log_std), z * z - 1

@@ -1,0 +1,197 @@
+"""Any gymnasium environment through its vector interface, with an MLP policy. All seeds side by side in one vector.
+
+Row (s, g, n) of the vector is episode n of group g of seed s. The N episodes of a group start from the same state and
+are whole: a row that has ended is ignored until the next sample. See envs/build.py for how resets are seeded.
+"""
+
+import gymnasium
+import numpy as np
+import torch
+
+from maxpo_bench.envs.build import GroupVectorEnv, Outcome, make_env, place, time_limit
+from maxpo_bench.errors import InputError
+from maxpo_bench.policies.mlp import MLPPolicy, output_scores
+from maxpo_bench.problems import Evaluation, Problem
+from maxpo_bench.streams import generator, seed_ints
+
+NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
+ROWS = 2048  # steps of one seed per matrix product: fixed, so that a seed's sums do not depend on its neighbours
+
+
+class Gymnasium(Problem):
+    """kind: gymnasium. A batch is a dict: returns, last [S, G, N]; and the steps that count, padded to L per seed:
+    observations [S, L, d], outputs [S, L, out] of the sampling policy, actions [S, L] or [S, L, A], episodes [S, L]
+    (g * N + n), valid [S, L] float32 0/1.
+    """
+
+    def __init__(self, task, seeds, base=None):
+        super().__init__(task, seeds, base)
+        env = make_env(task)
+        self.horizon = time_limit(env, task)
+        self.actions, self.observations = env.action_space, env.observation_space
+        env.close()
+        self.outcome = Outcome(task.section("outcome"))
+        self.discrete = isinstance(self.actions, gymnasium.spaces.Discrete)
+        if not self.discrete and not (isinstance(self.actions, gymnasium.spaces.Box) and len(self.actions.shape) == 1):
+            raise InputError(f"{place(task)}: env.id: action space {self.actions} is neither Discrete nor a vector Box")
+        if isinstance(self.observations, gymnasium.spaces.Discrete):
+            self.width = int(self.observations.n)
+        elif isinstance(self.observations, gymnasium.spaces.Box):
+            self.width = int(np.prod(self.observations.shape))
+        else:
+            raise InputError(
+                f"{place(task)}: env.id: observation space {type(self.observations).__name__} is not a vector; add a "
+                "wrapper, for example env.wrappers: [gymnasium.wrappers:FlattenObservation]"
+            )
+        self.scale = task.section("policy")["observation_scale"]
+        self.envs = {}  # number of rows -> vector environment
+
+    def initial_policy(self):
+        options = self.task.section("policy")
+        outputs = int(self.actions.n) if self.discrete else self.actions.shape[0]
+        generators = [generator(self.task.name, seed, "policy") for seed in self.seeds]
+        sizes = [self.width, *options["hidden"], outputs]
+        return MLPPolicy.draw(generators, sizes, None if self.discrete else options["log_std"])
+
+    def _vector(self, num_rows):
+        if num_rows not in self.envs:
+            self.envs[num_rows] = GroupVectorEnv(self.task, num_rows)
+        return self.envs[num_rows]
+
+    def _encode(self, observations):
+        """Observations of the vector environment [S * B, ...] -> float32 [S, B, d]."""
+        if isinstance(self.observations, gymnasium.spaces.Discrete):
+            index = torch.as_tensor(np.asarray(observations)) - int(self.observations.start)
+            x = torch.nn.functional.one_hot(index, self.width).float()
+        else:
+            x = torch.as_tensor(np.asarray(observations, dtype=np.float32))
+        x = x.reshape(len(self.seeds), -1, self.width)
+        return x if self.scale == 1 else x * self.scale
+
+    def _decode(self, actions):
+        """Actions [S, B] or [S, B, A] -> numpy, as the vector environment wants them."""
+        actions = actions.flatten(0, 1).numpy()
+        if self.discrete:
+            return actions + int(self.actions.start)
+        return np.clip(actions, self.actions.low, self.actions.high).astype(self.actions.dtype)
+
+    @torch.no_grad()
+    def _play(self, policy, start_seeds, num_members, purpose, step):
+        """start_seeds: [S, G] int. Plays num_members episodes from each start. Returns the batch dict."""
+        name, num_seeds = self.task.name, len(self.seeds)
+        num_groups = start_seeds.shape[1]
+        num_rows = num_groups * num_members  # B, per seed
+        env = self._vector(num_seeds * num_rows)
+        dynamics = [seed_ints(name, seed, f"{purpose} dynamics", step, num_rows) for seed in self.seeds]
+        x = self._encode(env.reset(np.repeat(start_seeds, num_members, axis=1).ravel(), np.concatenate(dynamics)))
+        generators = [generator(name, seed, purpose, step) for seed in self.seeds]
+        alive = np.ones(num_seeds * num_rows, dtype=bool)
+        returns, last = np.zeros(len(alive)), np.zeros(len(alive))
+        layers = policy.layers()
+        steps = []  # (observations, actions, policy outputs, alive) of each time step
+        for t in range(self.horizon):
+            if t % NOISE_CHUNK == 0:
+                noise = self._noise(generators, num_rows)
+            outputs = policy(x, layers)
+            actions = policy.act(outputs, noise[t % NOISE_CHUNK])
+            steps.append((x, actions, outputs, torch.from_numpy(alive).view(num_seeds, num_rows)))
+            observations, rewards, ended = env.step(self._decode(actions))
+            x = self._encode(observations)
+            np.add(returns, rewards, out=returns, where=alive)
+            np.copyto(last, rewards, where=alive)
+            alive = alive & ~ended
+            if not alive.any():
+                break
+            if ended.any():
+                env.retire(ended)
+        if not np.isfinite(returns).all():
+            raise InputError(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
+        shape = (num_seeds, num_groups, num_members)
+        batch = self._pack(steps)
+        batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))
+        batch["log_std"] = None if self.discrete else policy.log_std.detach().clone()
+        return batch
+
+    def _noise(self, generators, num_rows):
+        """Noise of NOISE_CHUNK time steps: uniform [chunk, S, B], or normal [chunk, S, B, A]."""
+        if self.discrete:
+            drawn = [g.random((NOISE_CHUNK, num_rows), dtype=np.float32) for g in generators]
+        else:
+            size = (NOISE_CHUNK, num_rows, self.actions.shape[0])
+            drawn = [g.standard_normal(size, dtype=np.float32) for g in generators]
+        return torch.as_tensor(np.stack(drawn, axis=1))
+
+    def _pack(self, steps):
+        """The steps that count, in time order, padded per seed to L, a multiple of ROWS."""
+        # [S, T, B, ..] each
+        x, actions, outputs, alive = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+        num_seeds, _, num_rows = alive.shape
+        lengths, alive = alive.sum(1), alive.flatten(1)
+        seed, position = alive.nonzero(as_tuple=True)  # sorted by seed, then by time
+        counts = alive.sum(1)
+        length = -(-int(counts.max()) // ROWS) * ROWS
+        rank = torch.arange(len(seed)) - (counts.cumsum(0) - counts)[seed]
+        where = torch.zeros(num_seeds, length, dtype=torch.int64)
+        where[seed, rank] = position
+        pick = torch.arange(num_seeds).unsqueeze(1)
+        packed = {
+            name: column.flatten(1, 2)[pick, where]
+            for name, column in (("observations", x), ("actions", actions), ("outputs", outputs))
+        }
+        valid = (torch.arange(length) < counts.unsqueeze(1)).float()
+        return packed | {"episodes": where % num_rows, "valid": valid, "lengths": lengths}
+
+    def sample(self, policy, step, purpose="train", groups=None, group_size=None):
+        num_groups = groups or self.task.groups
+        starts = [seed_ints(self.task.name, seed, f"{purpose} starts", step, num_groups) for seed in self.seeds]
+        return self._play(policy, np.stack(starts), group_size or self.task.group_size, purpose, step)
+
+    def reward(self, batch):
+        return self.outcome(batch["returns"], batch["last"])
+
+    def _by_episode(self, batch, per_step, width=()):
+        """Sum over the steps of each episode of per_step(slice) [S, ROWS, *width]: [S * B, *width], differentiable."""
+        num_seeds, length = batch["valid"].shape
+        num_rows = batch["returns"][0].numel()
+        total = torch.zeros(num_seeds * num_rows, *width, dtype=torch.float64 if not width else torch.float32)
+        index = batch["episodes"] + torch.arange(num_seeds).unsqueeze(1) * num_rows
+        for begin in range(0, length, ROWS):
+            rows = slice(begin, begin + ROWS)
+            valid = batch["valid"][:, rows]
+            values = per_step(rows) * (valid if not width else valid.unsqueeze(-1))
+            total = total.index_add(0, index[:, rows].flatten(), values.flatten(0, 1).to(total.dtype))
+        return total
+
+    def log_probs(self, policy, batch, rows=None):
+        def per_step(cut):
+            return policy.log_prob(policy(batch["observations"][:, cut]), batch["actions"][:, cut])
+
+        log_probs = self._by_episode(batch, per_step)
+        return log_probs.view(batch["returns"].shape) if rows is None else log_probs[rows]
+
+    @torch.no_grad()
+    def score_norms(self, batch):
+        """In the network's outputs (logits or means), as they were when the actions were drawn."""
+
+        def per_step(cut):
+            score, _ = output_scores(batch["outputs"][:, cut], batch["actions"][:, cut], batch["log_std"])
+            return score.square().sum(-1)
+
+        return self._by_episode(batch, per_step).view(batch["returns"].shape)
+
+    @torch.no_grad()
+    def scores(self, policy, batch):
+        def per_step(cut):
+            return policy.step_scores(batch["observations"][:, cut], batch["actions"][:, cut])
+
+        num_parameters = sum(parameter[0].numel() for parameter in policy.parameters())
+        return self._by_episode(batch, per_step, (num_parameters,)).view(len(self.seeds), -1, num_parameters)
+
+    def evaluate(self, policy, step, prompts, samples):
+        """The held-out start states are the same for all seeds and all steps."""
+        starts = seed_ints(self.task.name, 0, "held-out starts", 0, prompts)
+        batch = self._play(policy, np.tile(starts, (len(self.seeds), 1)), samples, "evaluation", step)
+        return Evaluation(self.reward(batch).numpy(), {"episode_length": batch["lengths"].double().mean(1).tolist()})
+
+
+PROBLEM = Gymnasium

@@ -1,0 +1,23 @@
+"""Task files written on the spot."""
+
+import pytest
+import yaml
+
+from maxpo_bench import task_file
+
+BASE = {
+    "version": 1, "title": "test", "k": 2, "group_size": 8, "groups": 3, "steps": 3,
+    "optimiser": {"name": "adam", "lr": 0.05}, "evaluation": {"prompts": 2, "samples": 8},
+}
+
+
+@pytest.fixture
+def make_task(tmp_path):
+    """make_task(kind, **keys) -> Task, its YAML in a temporary folder."""
+
+    def make(kind, **keys):
+        path = tmp_path / f"{keys.pop('name', 'test')}.yaml"
+        path.write_text(yaml.safe_dump({**BASE, "kind": kind, **keys}))
+        return task_file.load(str(path))
+
+    return make

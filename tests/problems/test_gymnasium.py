@@ -1,0 +1,216 @@
+"""Environments through the vector interface: groups, seeds, outcomes, gradients, and what bad environments lead to."""
+
+import importlib.util
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from maxpo_bench.envs.build import GroupVectorEnv
+from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.problems import build
+
+CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
+LAKE = {"id": "FrozenLake-v1", "max_episode_steps": 20}
+PENDULUM = {"id": "Pendulum-v1", "max_episode_steps": 6}
+
+
+class Countdown(gymnasium.Env):
+    """Counts `length` steps down and pays 1 on each; can be told to misbehave at the third."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2, start=1)
+
+    def __init__(self, length=5, fault=None):
+        self.length, self.fault = length, fault
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left, self.first = self.length, self.np_random.random()
+        return np.array([self.first, self.left], np.float32), {}
+
+    def step(self, action):
+        assert action in (1, 2)
+        self.left -= 1
+        third = self.left == self.length - 3
+        if third and self.fault == "raise":
+            raise OSError("disk on fire")
+        reward = float("nan") if third and self.fault == "nan" else 1.0
+        return np.array([self.first, self.np_random.random()], np.float32), reward, self.left == 0, False, {}
+
+
+if "TestCountdown-v0" not in gymnasium.registry:
+    gymnasium.register("TestCountdown-v0", entry_point=Countdown, max_episode_steps=50)
+    gymnasium.register("TestEndless-v0", entry_point=Countdown)
+
+
+def moved(problem):
+    """The initial policy pushed off its near-uniform start, so that a mistake cannot hide."""
+    policy = problem.initial_policy()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(torch.linspace(-0.5, 0.5, parameter[0].numel()).view(parameter[0].shape))
+    return policy
+
+
+@pytest.mark.parametrize("env", [CARTPOLE, {"id": "Acrobot-v1", "max_episode_steps": 5}], ids=["native", "sync"])
+def test_members_of_a_group_start_alike_and_groups_apart(make_task, env):
+    problem = build(make_task("gymnasium", env=env), (0, 1))
+    vector = problem._vector(12)
+    first = vector.reset(np.repeat([11, 12, 13], 4), np.arange(12))
+    assert vector.mode == ("vector_entry_point" if env is CARTPOLE else "sync")
+    groups = np.asarray(first).reshape(3, 4, -1)
+    assert (groups == groups[:, :1]).all() and len(np.unique(groups[:, 0], axis=0)) == 3
+    scalar = gymnasium.make(env["id"])
+    assert np.allclose(scalar.reset(seed=12)[0], groups[1, 0])  # as the environment's own reset has it
+
+
+def test_native_and_scalar_cartpole_play_the_same_episode(make_task):
+    vector = GroupVectorEnv(make_task("gymnasium", env=CARTPOLE), 3)
+    scalar = gymnasium.make(**CARTPOLE)
+    vector.reset([5, 6, 5], [0, 0, 0])
+    scalar.reset(seed=6)
+    for t in range(40):
+        action = t % 2
+        ours, reward, ended = vector.step(np.full(3, action))
+        theirs, r, terminated, truncated, _ = scalar.step(action)
+        assert np.allclose(ours[1], theirs, atol=1e-6) and reward[1] == r and ended[1] == (terminated or truncated)
+        if ended[1]:
+            break
+
+
+def test_members_share_the_start_but_not_what_happens_next(make_task):
+    vector = GroupVectorEnv(make_task("gymnasium", env=LAKE), 64)
+    vector.reset(np.full(64, 3), np.arange(64))
+    after = vector.step(np.full(64, 2))[0]
+    assert len(set(after.tolist())) == 3  # slippery: one action, three outcomes
+    vector.reset(np.full(64, 3), np.arange(64))
+    assert (vector.step(np.full(64, 2))[0] == after).all()
+
+
+@pytest.mark.parametrize("env", [CARTPOLE, LAKE, PENDULUM], ids=lambda env: env["id"])
+def test_a_seed_does_not_depend_on_its_neighbours(make_task, env):
+    task = make_task("gymnasium", env=env)
+    alone, together = build(task, (5,)), build(task, (9, 5, 2))
+    one, three = alone.initial_policy(), together.initial_policy()
+    batch, batches = alone.sample(one, 4), together.sample(three, 4)
+    assert torch.equal(together.reward(batches)[1], alone.reward(batch)[0])
+    log_probs, all_log_probs = alone.log_probs(one, batch), together.log_probs(three, batches)
+    assert torch.equal(all_log_probs[1], log_probs[0])
+    log_probs.sum().backward()
+    all_log_probs.sum().backward()
+    for mine, theirs in zip(one.parameters(), three.parameters(), strict=True):
+        assert torch.equal(theirs.grad[1], mine.grad[0])
+    assert np.array_equal(together.evaluate(three, 1, 2, 4).rewards[1], alone.evaluate(one, 1, 2, 4).rewards[0])
+
+
+@pytest.mark.parametrize("env", [CARTPOLE, PENDULUM], ids=["categorical", "gaussian"])
+def test_scores_and_norms_match_autograd(make_task, env):
+    problem = build(make_task("gymnasium", env=env, policy={"hidden": [5, 3]}), (0, 1))
+    policy = moved(problem)
+    batch = problem.sample(policy, 0)
+    scores, log_probs = problem.scores(policy, batch), problem.log_probs(policy, batch).flatten(1)
+    parameters = list(policy.parameters())
+    for s, i in ((0, 0), (1, 20)):
+        gradients = torch.autograd.grad(log_probs[s, i], parameters, retain_graph=True)
+        expected = torch.cat([g[s].flatten() for g in gradients])
+        assert torch.allclose(scores[s, i], expected, atol=1e-4, rtol=1e-4) and expected.abs().max() > 0.01
+    assert (problem.score_norms(batch) > 0).all() and problem.score_norms(batch).shape == batch["returns"].shape
+
+
+def test_log_probs_against_torch_distributions(make_task):
+    problem = build(make_task("gymnasium", env=PENDULUM), (0,))
+    policy = moved(problem)
+    batch = problem.sample(policy, 0)
+    normal = torch.distributions.Normal(policy(batch["observations"]), policy.log_std.exp())
+    steps = normal.log_prob(batch["actions"]).sum(-1)[0] * batch["valid"][0]
+    total = torch.zeros(24).index_add(0, batch["episodes"][0], steps)
+    assert torch.allclose(problem.log_probs(policy, batch).flatten().float(), total, atol=1e-4)
+
+
+def test_sampled_actions_follow_the_policy(make_task):
+    problem = build(make_task("gymnasium", env=CARTPOLE), (0,))
+    policy = moved(problem)
+    batch = problem.sample(policy, 0, groups=40, group_size=16)
+    valid = batch["valid"][0] > 0
+    p = batch["outputs"][0].softmax(-1)[valid, 1]
+    taken = batch["actions"][0][valid].float()
+    error = (p * (1 - p)).sum().sqrt()
+    assert abs(taken.sum() - p.sum()) < 4 * error and abs(p.mean() - 0.5) > 0.02
+
+
+@pytest.mark.parametrize("outcome, expected", [
+    ({}, 5.0), ({"type": "success", "threshold": 6}, 0.0), ({"type": "success", "threshold": 5}, 1.0),
+    ({"type": "final"}, 1.0), ({"type": "normalised", "low": 0, "high": 10}, 0.5),
+    ({"type": "normalised", "low": 0, "high": 4}, 1.0),
+], ids=str)
+def test_outcomes(make_task, outcome, expected):
+    problem = build(make_task("gymnasium", env={"id": "TestCountdown-v0"}, outcome=outcome), (0,))
+    batch = problem.sample(problem.initial_policy(), 0)
+    assert (problem.reward(batch) == expected).all() and problem.reward(batch).dtype == torch.float64
+    assert (batch["lengths"] == 5).all() and batch["valid"].sum() == 5 * 24
+
+
+def test_time_limit_wrappers_and_kwargs(make_task):
+    env = {"id": "TestCountdown-v0", "max_episode_steps": 4, "kwargs": {"length": 9},
+           "wrappers": ["gymnasium.wrappers:FlattenObservation"]}
+    problem = build(make_task("gymnasium", env=env), (0,))
+    assert (problem.reward(problem.sample(problem.initial_policy(), 0)) == 4).all()
+
+
+def test_held_out_starts_are_the_same_at_every_evaluation(make_task):
+    problem = build(make_task("gymnasium", env={"id": "TestCountdown-v0"}), (0, 7))
+    seen = []
+    for step in (0, 3):
+        problem.evaluate(problem.initial_policy(), step, 3, 4)
+        seen.append(problem._vector(24).seeds)
+    assert seen[0] == seen[1] and seen[0][:12] == seen[0][12:] and len(set(seen[0])) == 3
+
+
+def test_environment_that_raises_is_a_fault_with_the_reason(make_task):
+    problem = build(make_task("gymnasium", env={"id": "TestCountdown-v0", "kwargs": {"fault": "raise"}}), (0,))
+    with pytest.raises(Fault, match="TestCountdown-v0 raised in step: OSError: disk on fire"):
+        problem.sample(problem.initial_policy(), 0)
+
+
+def test_reward_that_turns_nan_is_one_clear_line(make_task):
+    problem = build(make_task("gymnasium", env={"id": "TestCountdown-v0", "kwargs": {"fault": "nan"}}), (0,))
+    with pytest.raises(InputError, match="test.yaml: env.id: TestCountdown-v0 gave a reward that is not finite"):
+        problem.sample(problem.initial_policy(), 0)
+
+
+@pytest.mark.parametrize("env, message", [
+    ({"id": "CartPol-v1"}, "unknown environment 'CartPol-v1', did you mean 'CartPole-v1'"),
+    ({"id": "TestEndless-v0"}, "max_episode_steps: TestEndless-v0 has no time limit of its own"),
+    ({"id": "Blackjack-v1", "max_episode_steps": 9}, "observation space Tuple is not a vector; add a wrapper"),
+    ({"id": "CartPole-v1", "wrappers": ["gymnasium.wrappers:Nothing"]}, "write module:Class"),
+    ({"id": "CartPole-v1", "kwargs": {"gravity": 3}}, "gravity"),
+], ids=str)
+def test_bad_environments_are_one_clear_line(make_task, env, message):
+    with pytest.raises(InputError, match=message) as caught:
+        build(make_task("gymnasium", env=env), (0,))
+    assert "\n" not in str(caught.value) and "test.yaml" in str(caught.value)
+
+
+def test_missing_envpool_is_one_clear_line(make_task):
+    if importlib.util.find_spec("envpool"):
+        pytest.skip("envpool is installed")
+    with pytest.raises(InputError, match=r"envpool, which is not installed: pip install 'maxpo-bench\[envpool\]'"):
+        build(make_task("gymnasium", env={**CARTPOLE, "backend": "envpool"}), (0,))
+
+
+def test_envpool_groups_start_alike(make_task):
+    pytest.importorskip("envpool", reason="needs the extra envpool")
+    problem = build(make_task("gymnasium", env={**CARTPOLE, "backend": "envpool"}), (0,))
+    batch = problem.sample(problem.initial_policy(), 0)
+    first = batch["observations"][0, :24].view(3, 8, 4)
+    assert (first == first[:, :1]).all() and len(first[:, 0].unique(dim=0)) == 3
+    assert (problem.reward(batch) >= 8).all()
+
+
+def test_minigrid_through_a_wrapper(make_task):
+    pytest.importorskip("minigrid", reason="needs the extra minigrid")
+    env = {"id": "MiniGrid-Empty-5x5-v0", "wrappers": ["minigrid.wrappers:ImgObsWrapper"], "max_episode_steps": 20}
+    problem = build(make_task("gymnasium", env=env, policy={"observation_scale": 0.1}), (0,))
+    assert problem.reward(problem.sample(problem.initial_policy(), 0)).max() <= 1
