@@ -121,6 +121,7 @@ def make_parser():
     sub.add_argument("function", help="module:function or file.py:function")
     sub.add_argument("--convention", choices=("groups", "trl", "verl"), help="calling convention (default: detected)")
     sub.add_argument("--k", type=int, help="the k it is meant for, when the function takes none")
+    sub.add_argument("--objective", help="J_1, J_K, 'sum J_K/K' or none (default: told from how it uses k)")
     sub = command(new_task, "write a task file for a gymnasium environment", "new-task")
     sub.add_argument("name")
     sub.add_argument("--env", required=True, metavar="ID", help="a registered gymnasium id")

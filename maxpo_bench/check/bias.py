@@ -11,22 +11,22 @@ TOLERANCE = 2e-5  # relative: a function may compute in float32 inside
 
 def check_unbiased(subject, report, objective):
     """E[g] by exact enumeration against the exact gradient of the objective."""
-    takes_k = subject.depends_on_k() or (subject.only_k or 1) > 1
+    takes_k = subject.depends_on_k() or (subject.only_k or 1) > 1 or objective == "J_K"
     report.objective = objective or ("J_K" if takes_k else "J_1")
     if report.objective == "none":
         report.add("unbiased", "note", "not tested: objective none")
         return
-    kinds = list(subject.kinds.values())
-    binary = [arms for name, arms in subject.kinds.items() if name.startswith("binary")]
+    kinds = list(subject.bandits.values())
+    binary = [arms for name, arms in subject.bandits.items() if name.startswith("binary")]
 
-    def fit_all(chosen, least_k):
-        cases = [(n, k) for n in subject.sizes for k in subject.valid[n] if k >= least_k or not takes_k]
+    def fit_all(chosen):
+        cases = [(n, k) for n in subject.sizes for k in subject.valid[n]]
         if not takes_k:  # one k stands for all
             cases = [(n, subject.valid[n][0]) for n in subject.sizes]
         fits = [properties.fit_objectives(subject.call, chosen, n, k, subject.num_groups) for n, k in cases]
         return {target: [fit[target] for fit in fits if target in fit] for target in fits[0]}
 
-    fits = fit_all(kinds, 1)
+    fits = fit_all(kinds)
     targets = [report.objective] + (["sum J_K/K"] if objective is None and not takes_k else [])
     for target in targets:
         if max(fit.bias for fit in fits[target]) < TOLERANCE:
@@ -35,7 +35,7 @@ def check_unbiased(subject, report, objective):
             return
     target = report.objective
     worst = max(fits[target], key=lambda fit: fit.bias)
-    reason = explain(fits, target) or explain_binary(fit_all(binary, 1) if binary else {}, kinds != binary) \
+    reason = explain(fits, target) or explain_binary(fit_all(binary) if binary else {}, kinds != binary) \
         or f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
     report.add("unbiased", "fail", reason, bias_example(subject, target))
 

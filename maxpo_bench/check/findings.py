@@ -13,7 +13,8 @@ from maxpo_bench.check.recognise import recognise
 from maxpo_bench.errors import InputError, did_you_mean
 
 OBJECTIVES = ("J_1", "J_K", "sum J_K/K", "none")
-KINDS = {name: arms for name, arms in properties.KINDS.items() if name != "negative, tied worst"}
+KINDS = {name: arms for name, arms in properties.KINDS.items() if ", tied" not in name}
+LARGEST_K = 6  # groups of k+1 from 3 arms are still enumerated in a moment
 LADDERS = ((0.0, 1.0, 2.0), (0.0, 0.5, 1.0), (0.0, 1.0))  # rewards of the small groups: the first that is accepted
 
 
@@ -69,16 +70,18 @@ def run_checks(function, convention=None, k=None, objective=None, name=None):
     """See check_estimator."""
     if objective is not None and objective not in OBJECTIVES:
         raise InputError(f"unknown objective {objective!r}{did_you_mean(objective, OBJECTIVES)}")
-    if k is not None and k < 1:
-        raise InputError(f"k = {k}, must be at least 1")
+    if k is not None and not 1 <= k <= LARGEST_K:
+        raise InputError(f"k = {k}: the check enumerates every group, which it can for k from 1 to {LARGEST_K}")
     started = time.perf_counter()
     adapted = Adapted(function, convention)
+    if objective == "J_K" and k is None and adapted.k_name is None:
+        raise InputError(f"{adapted.name} takes no k: say which k its J_K is for")
     report = Report(name or adapted.name, adapted.convention)
     subject = Subject(adapted, k)
     if subject.first_error:
         report.add("runs", "fail", subject.first_error, subject.first_rewards)
     else:
-        report.add("runs", "pass", f"k from {subject.k_text()}; rewards: {'; '.join(subject.kinds)}")
+        report.add("runs", "pass", f"{subject.k_text()}; rewards: {'; '.join(subject.kinds)}")
         for check in (invariances.check_pure, invariances.check_groups, bias.check_unbiased, *invariances.CHECKS):
             try:
                 check(subject, report, objective)
@@ -98,24 +101,29 @@ class Subject:
         self.takes_k = adapted.k_name is not None
         self.only_k = only_k
         self.first_error = self.first_rewards = None
-        self.valid = {n: self.accepted(n) for n in (2, 3, 4, 5, 6)}
-        if not self.valid[5] and not self.valid[6] and not self.valid[4]:
-            self.first_rewards = [0.0, 1.0, 0.0, 1.0]
+        sizes = properties.SIZES if (only_k or 1) < 4 else (only_k, only_k + 1)
+        self.valid = {n: self.accepted(n) for n in sorted({2, 3, *sizes})}
+        self.sizes = [n for n in sizes if self.valid[n]]
+        """The group sizes at which E[g] is enumerated."""
+        if not self.sizes:
+            n = sizes[0]
+            self.first_rewards = [0.0] * (n - 2) + [1.0, 1.0]
             rewards = torch.tensor([self.first_rewards], dtype=torch.float64)
             self.first_error = self.error(rewards, only_k or 1) or "accepts no k"
             return
-        n = max(n for n in self.valid if self.valid[n])
+        n = self.sizes[-1]
         self.kinds = {name: arms for name, arms in KINDS.items() if not self.error(
             torch.tensor([(arms * n)[:n]], dtype=torch.float64), self.some_k(n))}
+        self.bandits = self.kinds
+        """The kinds of rewards with which E[g] is enumerated."""
         self.values = next(values for values in LADDERS if values == LADDERS[-1] or not self.error(
             torch.tensor([(values * n)[:n]], dtype=torch.float64), self.some_k(n)))
-        self.sizes = [n for n in properties.SIZES if self.valid[n]]
         self.num_groups = 1
 
     def accepted(self, n):
         """The k this function takes for groups of n."""
         candidates = [self.only_k or 1] if not self.takes_k else [self.only_k] if self.only_k else range(1, n + 1)
-        rewards = torch.tensor([[0.0] * (n - 1) + [1.0]], dtype=torch.float64)
+        rewards = torch.tensor([[0.0] * (n - 2) + [1.0, 1.0]], dtype=torch.float64)
         return [k for k in candidates if k <= n and not self.error(rewards, k)]
 
     def error(self, rewards, k):
@@ -133,13 +141,12 @@ class Subject:
         return 2 if 2 in self.valid.get(n, []) else (self.valid[n][-1] if self.valid.get(n) else self.only_k or 1)
 
     def some_size(self):
-        """A group size it accepts: 4 where possible, else 5."""
-        return 4 if self.valid[4] else 5
+        """The smallest group size at which E[g] is enumerated."""
+        return self.sizes[0]
 
     def k_text(self):
-        n = self.sizes[-1] if self.sizes else 6
-        ks = self.valid[n]
-        return f"{ks[0]} to {ks[-1]} for N = {n}" if self.takes_k else "nowhere: it takes none"
+        ks = self.valid[self.sizes[-1]]
+        return f"k = {ks[0]} to {ks[-1]} for N = {self.sizes[-1]}" if self.takes_k else "takes no k"
 
     def ladder(self, n):
         """Every group of n rewards from the ladder values it accepts: [V^n, n] float64."""
@@ -147,12 +154,16 @@ class Subject:
 
     def small_groups(self):
         """(n, k, groups) from the smallest group up, for the search of a smallest counter-example."""
-        for n in (2, 3, 4):
+        for n in sorted({2, 3, self.sizes[0]}):
             for k in self.valid[n]:
                 yield n, k, self.ladder(n)
 
+    def only_n(self):
+        """Whether k = N is all it takes."""
+        return self.takes_k and all(self.valid[n] == [n] for n in self.sizes)
+
     def depends_on_k(self):
-        n = max((n for n in self.sizes), default=4)
+        n = self.sizes[-1]
         if len(self.valid[n]) < 2:
             return self.takes_k
         groups = torch.tensor([list(range(n))], dtype=torch.float64) / n if "graded" in self.kinds else self.ladder(n)

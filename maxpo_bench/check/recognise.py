@@ -9,7 +9,7 @@ VARIANTS = {"grpo": ({}, {"ddof": 1})}  # option values that public code uses in
 
 def recognise(subject):
     """Name, options and scale of the first registry estimator that `subject` equals, in words; None when none does."""
-    cases = [(n, k) for n in (4, 5) for k in subject.valid[n]]
+    cases = [(n, k) for n in subject.sizes for k in subject.valid[n]]
     wanted = [case for case in cases if case[1] > 1] or cases  # at k = 1 most of the registry is rloo
     drawn = {}
     for n, k in wanted:

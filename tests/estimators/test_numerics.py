@@ -201,3 +201,14 @@ def test_weights_serve_training_after_inference_mode():
     log_probs = torch.zeros(2, 23, requires_grad=True)
     (get("maxpo")(torch.rand(2, 23), k=5) * log_probs).sum().backward()
     assert log_probs.grad is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", names())
+def test_the_device_is_kept(name):
+    estimator = get(name)
+    rewards = samples(estimator.rewards, 16, 8)
+    for k in valid_ks(estimator, 16):
+        advantages = estimator(rewards.cuda(), k=k)
+        assert advantages.device.type == "cuda"
+        assert (advantages.cpu() - estimator(rewards, k=k)).abs().max() < 1e-12
