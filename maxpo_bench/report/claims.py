@@ -277,7 +277,7 @@ def _why_absent(results, task, method, name):
 
 
 def _paired_finding(name, where, found, margin, absent):
-    finding = Finding(name, where, effect=found.estimate, low=found.low, high=found.high, null=-margin,
+    finding = Finding(name, where, effect=found.estimate, low=found.low, high=found.high, null=0.0 - margin,
                       num_pairs=found.num_pairs, reason="; ".join(filter(None, [found.reason, absent])))
     if found.error:
         finding.p_for = found.p_below(-margin)

@@ -43,8 +43,8 @@ def build(root="."):
     files.write_json(out / "claims.json", claims_module.as_json(claims))
     files.write_json(out / "metrics.json", tables.headline(results, claims, data["overall"], advice))
     context = {"title": TITLE, "answer": page.answer(advice), "sections": sections, "colours": page.palette(results)}
-    files.write_bytes(out / "report.md", _template("report.md.jinja").render(**context).encode())
-    html = _template("report.html.jinja").render(**context, image=lambda name: _data_uri(out / "figures", name))
+    files.write_bytes(out / "report.md", _template("report.md.j2").render(**context).encode())
+    html = _template("report.html.j2").render(**context, image=lambda name: _data_uri(out / "figures", name))
     files.write_bytes(out / "report.html", html.encode())
     statuses = data["cells"]["status"].value_counts()
     print(f"report: {out / 'report.html'} ({', '.join(f'{n} {s}' for s, n in statuses.items())}) in {time.perf_counter() - start:.1f} s")
@@ -147,7 +147,7 @@ def _sections(results, claims, advice, data, drawn, latex):
 def _template(name):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=name.endswith(".html.jinja"),
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=name.endswith(".html.j2"),
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters["md"] = _markdown
     return environment.get_template(name)

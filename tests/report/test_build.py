@@ -1,0 +1,199 @@
+"""The whole report from made-up results: the same bytes, self-contained, honest about what is missing."""
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import synthetic
+
+from maxpo_bench.report import build, load, page, tables
+
+TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
+EVIL = '<script>alert("x")</script> | **b** & [l](http://x)'
+
+
+class Page(HTMLParser):
+    """Tags and attributes of a page, and its text outside script and style."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.words, self.skip = [], [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.skip += tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self.skip -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self.skip:
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Three tasks with one cell of each bad kind, built once."""
+    root = synthetic.write(tmp_path_factory.mktemp("report"), TASKS, ESTIMATORS)
+    runs = root / "results" / "runs"
+    (runs / "maze" / "rloo" / "metrics.json").unlink()
+    synthetic.edit(root, "maze", "pkpo", lambda m: (m.update(status="failed", reason=EVIL), m.pop("final")))
+    synthetic.edit(root, "frozenlake", "rloo", lambda m: m.update(task_sha256="of an older version"))
+    synthetic.edit(root, "frozenlake", "pkpo", lambda m: m["final"]["max@K"].__setitem__(2, math.nan))
+    (runs / "frozenlake" / "passk_training" / "metrics.json").write_text('{"task": "froz')
+    assert build(root) == 0
+    return root
+
+
+def outputs(root):
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted((root / "results").rglob("*"))
+            if p.is_file() and not {"runs", "variance", "studies"} & set(p.relative_to(root).parts)}
+
+
+def test_two_runs_give_the_same_bytes(project, tmp_path):
+    """Also in another process, folder, time zone and order of hashing."""
+    shutil.copytree(project, tmp_path / "else where")
+    for name in ("report.md", "report.html", "claims.json", "metrics.json", "figures", "tables"):
+        path = tmp_path / "else where" / "results" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    command = f"import sys; from maxpo_bench.report import build; build({str(tmp_path / 'else where')!r}); assert 'torch' not in sys.modules"
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    subprocess.run([sys.executable, "-c", command], check=True, env=environment, cwd=synthetic.ROOT, capture_output=True)
+    first, second = outputs(project), outputs(tmp_path / "else where")
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_everything_promised_is_written(project):
+    names = set(outputs(project))
+    for stem in ("which_k", "summary", "forest_max_at_k", "forest_pass_at_1", "curves_max_at_k", "curves_pass_at_1", "ladder", "snr",
+                 "variance_ratio", "wall_clock", "study_cost"):
+        assert {f"results/figures/{stem}.png", f"results/figures/{stem}.svg"} <= names, stem
+    for table in ("advice", "claims", "overall", "cells", "curves", "curves_by_task", "ladder", "differences_max_at_k", "wall_clock",
+                  "variance", "estimators"):
+        assert f"results/tables/{table}.csv" in names, table
+    assert "results/tables/max_at_k.tex" in names
+
+
+def test_page_is_self_contained_and_safe(project):
+    text = (project / "results" / "report.html").read_text()
+    assert len(text) < 8_000_000
+    parsed = Page(text)
+    for tag, attributes in parsed.tags:
+        for key in ("src", "href", "srcset", "action"):
+            value = attributes.get(key) or ""
+            assert not re.match(r"(https?:)?//", value) and not value.startswith("javascript:"), (tag, value)
+            if tag == "a" and value and not value.startswith("#"):
+                assert (project / "results" / value).is_file(), value
+        assert tag not in ("link", "iframe", "object", "base")
+        assert not any(key.startswith("on") for key in attributes)
+    assert sum(tag == "script" for tag, _ in parsed.tags) == 1
+    assert "@import" not in text and "url(" not in text
+    assert EVIL in "".join(parsed.words)  # shown as text, nowhere as markup
+    anchors = {attributes["id"] for _, attributes in parsed.tags if "id" in attributes}
+    assert {a["href"][1:] for t, a in parsed.tags if t == "a" and a["href"].startswith("#")} <= anchors
+
+
+def test_markdown_shows_figures_and_escapes(project):
+    text = (project / "results" / "report.md").read_text()
+    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text):
+        assert (project / "results" / path).is_file(), path
+    assert "<script>" not in text and "&lt;script&gt;" in text
+    widths = {}
+    for line in text.splitlines():  # every row of a table has as many cells as its head
+        if line.startswith("|"):
+            widths.setdefault("now", line.replace("\\|", "").count("|"))
+            assert line.replace("\\|", "").count("|") == widths["now"], line
+        else:
+            widths.clear()
+
+
+def test_first_screen_answers(project):
+    text = (project / "results" / "report.html").read_text()
+    first = text[: text.index('id="how-to-read-this"')]
+    best = pd.read_csv(project / "results" / "tables" / "advice.csv")["best"][0]
+    assert f"use {best}:" in first
+    claims = json.loads((project / "results" / "claims.json").read_text())
+    for claim in claims:
+        assert claim["statement"] in first
+    assert {c["verdict"] for c in claims} <= {"supported", "contradicted", "inconclusive"}
+
+
+def test_bad_cells_are_listed_with_reasons_and_not_used(project):
+    cells = pd.read_csv(project / "results" / "tables" / "cells.csv").set_index(["task", "estimator"])
+    assert cells.loc[("maze", "rloo"), "status"] == "missing"
+    assert cells.loc[("maze", "pkpo"), "status"] == "failed" and cells.loc[("maze", "pkpo"), "reason"] == EVIL
+    assert cells.loc[("frozenlake", "rloo"), "status"] == "stale"
+    assert "tasks/frozenlake.yaml changed" in cells.loc[("frozenlake", "rloo"), "reason"]
+    assert pd.isna(cells.loc[("frozenlake", "rloo"), "max@K"])
+    assert "seed 2: left out" in cells.loc[("frozenlake", "pkpo"), "reason"] and cells.loc[("frozenlake", "pkpo"), "num_seeds"] == 9
+    assert cells.loc[("frozenlake", "passk_training"), "status"] == "failed"
+    assert cells.loc[("bandit", "passk_training"), "status"] == "not_applicable"
+    text = (project / "results" / "report.md").read_text()
+    state = text[text.index("## State of the cells"):]
+    for words in ("no metrics.json", "changed since the run", "left out", "rewards must be 0 or 1"):
+        assert words in state
+
+
+def test_metrics_are_a_handful_of_finite_numbers(project):
+    metrics = json.loads((project / "results" / "metrics.json").read_text())
+    assert 6 <= len(metrics) <= 14
+    assert all(isinstance(v, int | float) and math.isfinite(v) for v in metrics.values())
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_get_no_interval_anywhere(tmp_path, seeds):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"), seeds=seeds, studies=False)
+    results = load.read(root)
+    scale = load.scales(results)
+    for table in (tables.cells(results), tables.curves(results), tables.ladders(results), tables.differences(results, scale),
+                  tables.overall(results, scale)):
+        for column in [c for c in table.columns if c.endswith(("low", "high"))]:
+            assert table[column].isna().all(), column
+    assert build(root) == 0
+    assert f"{seeds} of the 3 seeds" in (root / "results" / "claims.json").read_text()
+
+
+def test_no_results_at_all(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"), studies=False)
+    shutil.rmtree(root / "results")
+    assert build(root) == 0
+    text = (root / "results" / "report.md").read_text()
+    assert "No cell has results yet" in text and "no metrics.json" in text
+
+
+def test_broken_study_is_a_note_not_a_crash(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    (root / "results" / "studies" / "cost.csv").write_text("other,columns\n1,2\n")
+    assert build(root) == 0
+    assert "its figure could not be drawn" in (root / "results" / "report.md").read_text()
+
+
+def test_what_is_no_longer_declared_disappears(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"), studies=False)
+    (root / "results" / "figures").mkdir()
+    (root / "results" / "figures" / "study_old.png").write_bytes(b"")
+    build(root)
+    assert not (root / "results" / "figures" / "study_old.png").exists()
+
+
+@pytest.mark.parametrize("value, text", [(None, "-"), (float("nan"), "-"), (0.12345, "0.123"), (123.456, "123.5"), (0.0002, "0.0002"),
+                                         (3e-9, "3e-09"), (12345.6, "12346"), (7, "7"), ("J_K", "J_K"), (True, "True")])
+def test_numbers(value, text):
+    assert page.number(value) == text
+
+
+def test_latex_compiles_in_shape(project):
+    text = Path(project / "results" / "tables" / "max_at_k.tex").read_text()
+    assert text.count("{") == text.count("}") and r"passk\_training" in text
+    rows = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len({line.count("&") for line in rows}) == 1
