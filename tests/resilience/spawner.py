@@ -1,0 +1,72 @@
+"""Starts `maxpo-bench` commands by forking, so that forty of them cost one import of torch. Run by conftest.py.
+
+Reads one JSON request per line: {"argv", "cwd", "env", "output", "file_limit"}; answers with the process id. When asked
+{"wait": pid, "seconds": s}, answers with the exit code (null when it still runs). Each command is a session of its own.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from maxpo_bench import cell, task_file
+from maxpo_bench.cli import main
+
+with tempfile.TemporaryDirectory() as folder:  # what the cells would each import for themselves
+    for text in json.loads(sys.stdin.readline()):
+        path = Path(folder) / "task.yaml"
+        path.write_text(text)
+        cell._prepare(task_file.load(path))
+assert not torch.cuda.is_initialized()
+
+
+def start(request):
+    pid = os.fork()
+    if pid:
+        return pid
+    os.setsid()
+    os.chdir(request["cwd"])
+    os.environ.update(request["env"])
+    with open(request["output"], "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    if request["file_limit"]:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write past the limit is an OSError, as on a full disk
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], request["file_limit"]))
+    code = 70
+    try:
+        code = main(request["argv"])
+    except SystemExit as error:
+        code = error.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 71
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def wait(pid, seconds):
+    deadline = time.monotonic() + seconds
+    while True:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.01)
+
+
+for line in sys.stdin:
+    request = json.loads(line)
+    answer = wait(request["wait"], request["seconds"]) if "wait" in request else start(request)
+    print(json.dumps(answer), flush=True)

@@ -1,0 +1,99 @@
+"""A cell gives the same bytes whatever stands around it, and a seed the same numbers whoever runs beside it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SURROUNDINGS = {
+    "hash seed, threads, locale and time zone": {
+        "PYTHONHASHSEED": "4711",
+        "OMP_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+        "OPENBLAS_NUM_THREADS": "2",
+        "LC_ALL": "tr_TR.UTF-8",
+        "LANG": "C",
+        "TZ": "Pacific/Kiritimati",
+        "COLUMNS": "40",
+    },
+    "no threads said, ascii, no colours": {
+        "OMP_NUM_THREADS": "",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "TZ": "UTC+11",
+        "TERM": "dumb",
+    },
+}
+
+
+def fresh_process(project, *argv, cwd, **env):
+    """The command in a new interpreter, where the hash seed and thread variables count."""
+    environment = {**os.environ, **env}
+    environment = {key: value for key, value in environment.items() if value != ""}
+    command = [sys.executable, "-m", "maxpo_bench.cli", *argv]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    "task, around",
+    [
+        ("maze", "hash seed, threads, locale and time zone"),
+        pytest.param("maze", "no threads said, ascii, no colours", marks=pytest.mark.slow),
+        pytest.param("countdown3", "hash seed, threads, locale and time zone", marks=pytest.mark.slow),
+        pytest.param("cartpole", "hash seed, threads, locale and time zone", marks=pytest.mark.slow),
+    ],
+)
+def test_surroundings_change_nothing(task, around, finished, new_project):
+    project = new_project()
+    project.add(task)
+    folder = project.folder / "tasks" / "deeper"  # another working folder, inside the project
+    folder.mkdir()
+    for argv in (("base", task), ("train", task, "maxpo")):
+        fresh_process(project, *argv, cwd=folder, **SURROUNDINGS[around])
+    reference = finished(task)
+    assert project.bytes(task) == reference.bytes(task)
+    base = ("results", "base", task, "base.json")
+    assert project.folder.joinpath(*base).read_bytes() == reference.folder.joinpath(*base).read_bytes()
+
+
+@pytest.mark.parametrize("task", ["maze", "countdown3"])
+def test_the_number_of_workers_changes_nothing(task, finished, from_base):
+    project = from_base(task)
+    assert project.run("train", task, "maxpo", MAXPO_BENCH_WORKERS="1").code == 0
+    assert project.bytes(task) == finished(task).bytes(task)
+    kept = sorted((project.cell(task) / "checkpoints").iterdir())
+    assert kept
+    for path in kept:
+        assert path.read_bytes() == (finished(task).cell(task) / "checkpoints" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("task", ["bandit", "maze", pytest.param("cartpole", marks=pytest.mark.slow)])
+def test_a_seed_does_not_see_its_neighbours(task, finished, new_project):
+    """Two seeds alone: their rows are those they had among four."""
+    project = new_project()
+    project.add(task, seeds=2)
+    project.run("base", task)
+    assert project.run("train", task, "maxpo", MAXPO_BENCH_WORKERS="1").code == 0
+    among_four = finished(task).bytes(task)["curve.csv"].decode().splitlines()
+    few = project.bytes(task)["curve.csv"].decode().splitlines()
+    assert few == [line for line in among_four if line.split(",")[0] in ("seed", "0", "1")]
+
+
+def test_how_often_is_checkpointed_changes_nothing(finished, from_base):
+    project = from_base("maze")
+    assert project.run("train", "maze", "maxpo", MAXPO_BENCH_CHECKPOINT_SECONDS="0").code == 0
+    assert project.bytes("maze") == finished("maze").bytes("maze")
+
+
+def test_cells_of_two_estimators_draw_the_same_first_samples(finished, from_base):
+    """Common random numbers: before the policies part, the curves are one."""
+    project = from_base("bandit")
+    assert project.run("train", "bandit", "rloo").code == 0
+    ours = (project.cell("bandit", "rloo") / "curve.csv").read_text().splitlines()
+    theirs = (finished("bandit").cell("bandit") / "curve.csv").read_text().splitlines()
+    starts = [line for line in ours if line.split(",")[1] in ("step", "0")]
+    assert len(starts) == 5 and starts == [line for line in theirs if line.split(",")[1] in ("step", "0")]
+    assert ours != theirs

@@ -1,0 +1,174 @@
+"""A cell killed at any moment ends with the same bytes as one that was not."""
+
+import itertools
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from maxpo_bench import files
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+INTERRUPTED = 130
+
+
+def truncate(path):
+    """What a power loss leaves of a file whose blocks were not yet on the disk."""
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
+
+
+def stop_midway(project, task, number=signal.SIGKILL):
+    """Start task-maxpo and stop it as soon as every job has a checkpoint. Returns the checkpoints, oldest first."""
+    command = project.start("train", task, "maxpo")
+    deadline = time.monotonic() + 60
+    while len(project.checkpoints()) < 4 and command.wait(0) is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    command.send(number)
+    assert command.wait(5) is not None
+    assert project.checkpoints(), f"stopped too early or too late: {command.output}"
+    return project.checkpoints()
+
+
+def kill_often(task, num_kills, finished, from_base):
+    """Kill the cell at random moments, every third time with its newest checkpoint cut short; check all endings."""
+    reference, moments, signals = finished(task), random.Random(task), itertools.cycle(SIGNALS)
+    landed = 0
+    while landed < num_kills:
+        project = from_base(task)
+        ended = False
+        while not ended:
+            command = project.start("train", task, "maxpo")
+            if landed < num_kills:
+                time.sleep(moments.uniform(0.02, reference.seconds))
+                number = next(signals)
+                command.send(number, group=number == signal.SIGINT and landed % 2 == 0)
+                assert command.wait(5) is not None, f"still running 5 s after {number.name}"
+            ended = command.wait() == 0
+            if not ended:
+                assert command.code in (-signal.SIGKILL, INTERRUPTED), command.output
+                assert "Traceback" not in command.output, command.output
+                landed += 1
+                if landed % 3 == 0 and project.checkpoints():
+                    truncate(project.checkpoints()[-1])
+        assert project.bytes(task) == reference.bytes(task)
+        assert not project.checkpoints(), "checkpoints are left behind"
+        assert not list(project.folder.glob("results/**/.*")), "scratch files are left behind"
+    return landed
+
+
+@pytest.mark.parametrize("task", ["maze", "countdown3"])
+def test_kills_at_random_moments_leave_no_trace(task, finished, from_base):
+    kill_often(task, 3, finished, from_base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["maze", "cartpole", "countdown3"])
+def test_many_kills_at_random_moments_leave_no_trace(task, finished, from_base):
+    assert kill_often(task, 9, finished, from_base) == 9
+
+
+def change_policy(path):
+    """Rewrite a checkpoint with another policy in it: whole, but telling."""
+    tensors, about = files.load_tensors(path)
+    for name, tensor in tensors.items():
+        if name.startswith("policy/"):
+            tensors[name] = tensor + torch.linspace(-2, 2, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
+    files.save_tensors(path, tensors, about)
+
+
+def test_a_stopped_cell_goes_on_from_its_checkpoint_and_does_not_start_again(finished, from_base):
+    project = from_base("maze")
+    for path in stop_midway(project, "maze"):
+        change_policy(path)
+    assert project.run("train", "maze", "maxpo").code == 0
+    assert project.bytes("maze")["curve.csv"] != finished("maze").bytes("maze")["curve.csv"]
+
+
+def test_with_a_truncated_newest_checkpoint_the_older_one_serves(finished, from_base):
+    project = from_base("maze")
+    paths = stop_midway(project, "maze")
+    by_job = {}
+    for path in paths:
+        by_job.setdefault(path.name.split(".")[0], []).append(path)
+    older, newest = next(pair for pair in by_job.values() if len(pair) == 2)
+    truncate(newest)
+    shutil.copytree(project.folder / ".resume", project.folder / "kept")
+    assert project.run("train", "maze", "maxpo").code == 0
+    assert project.bytes("maze") == finished("maze").bytes("maze")
+
+    shutil.rmtree(project.folder / ".resume")
+    shutil.move(project.folder / "kept", project.folder / ".resume")
+    change_policy(older)
+    assert project.run("train", "maze", "maxpo").code == 0
+    assert project.bytes("maze") != finished("maze").bytes("maze")
+
+
+def test_checkpoints_of_another_task_file_are_not_continued(finished, from_base):
+    project = from_base("maze")
+    for path in stop_midway(project, "maze"):
+        change_policy(path)
+    text = (project.folder / "tasks" / "maze.yaml").read_text()
+    project.add("maze", title="Another title")
+    assert project.run("base", "maze").code == 0 and project.run("train", "maze", "maxpo").code == 0
+    assert project.bytes("maze")["curve.csv"] == finished("maze").bytes("maze")["curve.csv"]
+    assert text != (project.folder / "tasks" / "maze.yaml").read_text()
+
+
+@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)])
+def test_ctrl_c_ends_within_5_seconds_with_one_line(number, group, from_base):
+    project = from_base("maze")
+    project.add("maze", steps=100000)  # only the start is run
+    project.run("base", "maze")
+    command = project.start("train", "maze", "maxpo", MAXPO_BENCH_CHECKPOINT_SECONDS="0.02")
+    while not project.checkpoints() and command.wait(0) is None:
+        time.sleep(0.01)
+    start = time.monotonic()
+    command.send(number, group)
+    assert command.wait(10) == INTERRUPTED and time.monotonic() - start < 5
+    assert command.output.strip().count("\n") == 0 and "interrupted" in command.output, command.output
+    assert "continues" in command.output
+    with pytest.raises(ProcessLookupError):
+        os.killpg(command.pid, 0)  # no worker lives on
+
+
+def test_workers_do_not_outlive_a_killed_parent(from_base):
+    project = from_base("maze")
+    project.add("maze", steps=100000)
+    project.run("base", "maze")
+    command = project.start("train", "maze", "maxpo")
+    while not project.checkpoints() and command.wait(0) is None:
+        time.sleep(0.01)
+    command.send(signal.SIGKILL)
+    assert command.wait(5) == -signal.SIGKILL
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(command.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(command.pid, signal.SIGKILL)
+    pytest.fail("workers went on for 5 s after their parent was killed")
+
+
+def test_a_worker_that_is_killed_fails_the_cell_and_nothing_is_lost(finished, from_base):
+    project = from_base("maze")
+    command = project.start("train", "maze", "maxpo")
+    while not project.checkpoints() and command.wait(0) is None:
+        time.sleep(0.005)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    if not children.exists():
+        pytest.skip("needs /proc")
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    assert command.wait(30) == 1
+    metrics = project.metrics("maze")
+    assert metrics["status"] == "failed" and "out of memory" in metrics["reason"]
+    assert project.checkpoints()
+    assert project.run("train", "maze", "maxpo").code == 0
+    assert project.bytes("maze") == finished("maze").bytes("maze")
