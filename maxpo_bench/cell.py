@@ -253,7 +253,7 @@ def _about(task, estimator):
         "seeds": list(range(task.seeds)),
         "task_sha256": task.sha256,
         "source_sha256": files.sha256(estimator.path),
-        "probe": {"rewards": rewards.tolist(), "k": task.k, "advantages": estimator(rewards, k=task.k).tolist()},
+        "probe": {"rewards": rewards.tolist(), "k": task.k, "advantages": estimator(rewards[None], k=task.k)[0].tolist()},
         "versions": versions(),
     }
 

@@ -101,7 +101,7 @@ def line_style(name, names=()):
 
     names: every name in the figure, so that two estimators outside the fixed table never share a colour.
     """
-    names = list(names) or [name]
+    names = list(names) if name in names else [*names, name]
     first = name == REFERENCE
     return {"color": colours(names)[name], "marker": markers(names)[name], "markeredgecolor": "white",
             "markeredgewidth": 0.4, "linewidth": 2.2 if first else 1.2, "zorder": 5 if first else 3}
