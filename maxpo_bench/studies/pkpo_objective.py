@@ -23,7 +23,7 @@ def cdf(reward, theta):
 
 
 def objective(theta, k):
-    """(J_k, dJ_k/dtheta) at each theta: J_k = 1 - integral of F^k over rewards in [0, 1], Gauss-Legendre in the root."""
+    """(J_k, dJ_k/dtheta) at each theta: J_k = 1 - integral of F^k over rewards in [0, 1], Gauss-Legendre in sqrt."""
     theta = np.atleast_1d(np.asarray(theta, dtype=np.float64))[:, None]
     value, slope = np.ones(len(theta)), np.zeros(len(theta))
     for low, high in ((0.0, 0.5), (0.5, 1.0)):

@@ -1,0 +1,178 @@
+"""The studies: discovery without torch, published numbers, enumeration of what they call exact, bytes that repeat."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from maxpo_bench import studies
+from maxpo_bench.estimators import get
+from maxpo_bench.studies import bandit_snr, centring, effective_reward, local_optimum, pkpo_objective, pkpo_variance
+from maxpo_bench.studies import regimes as regimes_study
+
+ALL = ("bandit_snr", "centring", "cost", "effective_reward", "local_optimum", "pkpo_objective", "pkpo_variance",
+       "properties", "regimes")
+
+
+def test_studies_are_found_without_importing_torch():
+    code = "import sys; from maxpo_bench import studies; print(studies.names()); assert 'torch' not in sys.modules"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert set(ALL) <= set(eval(out))
+    with pytest.raises(ValueError, match="did you mean 'regimes'"):
+        studies.get("regime")
+
+
+def test_a_new_study_needs_no_list(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("TITLE = ''\n\n\ndef run():\n    return None\n")
+    (tmp_path / "helper.py").write_text("x = 1\n")
+    monkeypatch.setattr(studies, "FOLDER", tmp_path)
+    assert studies.names() == ["mine"]
+
+
+@pytest.mark.parametrize("k, theta, value, slope", [
+    (1, 0.8624, 0.6613, -3.069), (2, 0.9017, 0.8004, -3.189), (4, 0.9387, 0.8924, -1.777),
+    (8, 0.9690, 0.9438, -0.354), (16, 0.9856, 0.9707, -0.0469)])
+def test_maximisers_of_the_toy_agree_with_the_published_setting(k, theta, value, slope):
+    found = pkpo_objective.maximiser(k)
+    assert found == pytest.approx((theta, value), abs=6e-5)
+    assert pkpo_objective.objective(1.0, k)[1][0] == pytest.approx(slope, abs=6e-4)
+
+
+def test_quadrature_agrees_with_monte_carlo_and_its_own_differences():
+    x = 0.9 + 0.1 * np.random.default_rng(0).normal(size=(400_000, 4))
+    best = np.where((x >= 0) & (x <= 1), x**2, 0).max(1)
+    value, slope = pkpo_objective.objective(0.9, 4)
+    assert abs(best.mean() - value[0]) < 4 * best.std() / np.sqrt(len(best))
+    ahead, behind = (pkpo_objective.objective(0.9 + step, 4)[0][0] for step in (1e-5, -1e-5))
+    assert slope[0] == pytest.approx((ahead - behind) / 2e-5, abs=1e-6)
+
+
+def test_partitioned_is_what_pkpo_averages():
+    rewards = torch.tensor([0.3, -1.0, 0.9, 0.5], dtype=torch.float64)
+    for baseline in (False, True):
+        mean = torch.zeros(4, dtype=torch.float64)
+        for order in itertools.permutations(range(4)):
+            mean[list(order)] += pkpo_variance.partitioned(rewards[list(order)], 2, baseline)
+        mean /= 24
+        assert torch.allclose(mean, (get("maxpo") if baseline else get("pkpo_raw"))(rewards, k=2), atol=1e-12)
+
+
+def enumerated_variance(arms, contexts, p, k, n, estimator):
+    """tr Cov of one group's gradient, over every group of (context, arm) pairs, or Bernoulli draws if arms is None."""
+    if arms is None:
+        chance, rewards = np.array([1 - p, p]), np.array([0.0, 1.0])
+        scores = torch.tensor([[-p], [1 - p]], dtype=torch.float64)
+    else:
+        policy, good = regimes_study.arm_policy(arms, p)
+        chance, rewards = np.tile(policy, contexts) / contexts, np.tile(good.astype(float), contexts)
+        scores = torch.block_diag(*[torch.eye(arms, dtype=torch.float64) - torch.as_tensor(policy)] * contexts)
+    picks = np.array(list(itertools.product(range(len(chance)), repeat=n)))
+    weight = torch.as_tensor(chance[picks].prod(1))
+    g = torch.einsum("bn,bnd->bd", estimator(torch.as_tensor(rewards[picks]), k=k), scores[picks]) / n
+    mean = weight @ g
+    return (weight @ g.square().sum(-1) - mean.square().sum()).item()
+
+
+@pytest.mark.parametrize("arms, contexts, n", [(None, 1, 8), (10, 1, 4), (10, 2, 3)])
+def test_exact_variances_of_the_map_agree_with_enumeration(monkeypatch, arms, contexts, n):
+    monkeypatch.setattr(regimes_study, "GEOMETRIES", {"tiny": (arms, contexts, None)})
+    for p, k in ((0.2, 2), (0.7, n - 1)):
+        def blend(rewards, k):
+            return get("baseline_blend")(rewards, k=k, w=(n - k) / (n - 1))
+
+        exact, live = regimes_study.exact_rows("tiny", p, k, n)
+        for name in ("maxpo", "pkpo"):
+            truth = enumerated_variance(arms, contexts, p, k, n, get(name))
+            assert exact[name] == pytest.approx(truth, rel=1e-10)
+        truth = enumerated_variance(arms, contexts, p, k, n, blend)
+        assert exact["baseline_blend"] == pytest.approx(truth, rel=1e-10)
+        assert exact["best constant w"] <= min(exact[name] for name in ("maxpo", "pkpo", "baseline_blend")) + 1e-15
+        counts = [np.prod([p if x else 1 - p for x in group]) for group in itertools.product((0, 1), repeat=n)
+                  if get("maxpo")(torch.tensor(group).double(), k=k).abs().max() > 0]
+        assert live == pytest.approx(sum(counts), abs=1e-12)
+
+
+@pytest.mark.parametrize("name", regimes_study.GEOMETRIES)
+def test_samples_of_the_map_have_the_exact_variance(name):
+    p, k, n = 0.2, 2, 8
+    exact, _ = regimes_study.exact_rows(name, p, k, n)
+    parts = regimes_study.sampled(name, p, k, n, np.random.default_rng(0))
+    for estimator in ("maxpo", "pkpo"):
+        values = parts[estimator]
+        assert abs(values.mean() - exact[estimator]) < 4.5 * values.std() / np.sqrt(len(values))
+    assert parts["fitted_blend"].mean() < 3 * min(exact["maxpo"], exact["pkpo"])
+
+
+def test_the_map_has_enough_regimes_and_its_rows_are_sound(monkeypatch):
+    kinds = [p for name in regimes_study.GEOMETRIES for p in regimes_study.CHANCES
+             if not (name.endswith("1-p") and p >= 0.5)]
+    assert len(kinds) * len(regimes_study.SIZES) >= 60
+    monkeypatch.setattr(regimes_study, "CHANCES", (0.2,))
+    monkeypatch.setattr(regimes_study, "SIZES", ((2, 8), (7, 8)))
+    few = {name: regimes_study.GEOMETRIES[name] for name in ("10 arms", "orthogonal")}
+    monkeypatch.setattr(regimes_study, "GEOMETRIES", few)
+    monkeypatch.setattr(regimes_study, "BATCHES", {"10 arms": 80})
+    monkeypatch.setattr(regimes_study, "NUM_ORTHOGONAL", 80)
+    data = regimes_study.run()
+    assert data.equals(regimes_study.run())
+    assert {"regime", "estimator", "ratio", "low", "high", "exact", "num_groups"} <= set(data)
+    assert (data[data["estimator"] == "maxpo"]["ratio"] == 1).all()
+    measured = data[~data["exact"]]
+    assert (measured["low"] < measured["ratio"]).all() and (measured["ratio"] < measured["high"]).all()
+    assert "contradicts" in regimes_study.caption(data)
+    assert len(regimes_study.figure(data).axes) == 6
+
+
+def test_snr_of_known_gradients_and_its_error():
+    generator = np.random.default_rng(1)
+    found = []
+    for _ in range(200):
+        g = generator.normal(size=(500, 4)) + np.array([0.2, 0, 0, 0])  # SNR = .04 / 4
+        found.append(bandit_snr.signal_to_noise(g))
+    values, errors = np.array(found).T
+    assert abs(values.mean() - 0.01) < 4 * values.std() / np.sqrt(200)
+    assert errors.mean() == pytest.approx(values.std(), rel=0.25)
+
+
+def test_effective_rewards_and_sums_say_which_estimators_centre():
+    data = effective_reward.run()
+    assert (data[data["estimator"] == "pkpo"]["advantage"] >= 0).all()
+    sums = data.groupby("estimator")["advantage"].sum().abs()
+    table = centring.run().groupby("estimator")["centred"].all()
+    for name in ("maxpo", "rloo", "grpo", "pkpo_centred"):
+        assert sums[name] < 1e-9 and table[name]
+    for name in ("pkpo", "pkpo_raw", "best_gap"):
+        assert sums[name] > 1e-3 and not table[name]
+
+
+def test_the_objective_decides_who_leaves_the_local_optimum(monkeypatch):
+    monkeypatch.setattr(local_optimum, "NUM_SEEDS", 8)
+    monkeypatch.setattr(local_optimum, "STEPS", 250)
+    values = torch.as_tensor(local_optimum.arm_rewards())
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(250, 8, local_optimum.GROUPS, local_optimum.N, generator=generator).double()
+    last = {name: local_optimum.train(get(name), 4, values, noise)[-1] for name in ("rloo", "maxpo")}
+    assert (last["rloo"] > 0.5).double().mean() < 0.3 and (last["maxpo"] > 0.5).double().mean() > 0.7
+    low, high = local_optimum.wilson(45, 50)
+    assert (low, high) == pytest.approx((0.7864, 0.9565), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["pkpo_objective", "effective_reward", "centring"])
+def test_a_study_repeats_byte_for_byte_and_draws_its_figure(name, tmp_path):
+    import pandas as pd
+
+    for file in ("a.csv", "b.csv"):
+        studies.run_study(name, tmp_path / file)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    data = pd.read_csv(tmp_path / "a.csv")  # the report draws from the file, not from memory
+    assert len(studies.caption(name, data)) > 80 and studies.get(name).TITLE
+    assert studies.get(name).figure(data).axes
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_study_declares_what_the_report_needs(name):
+    study = studies.get(name)
+    assert study.TITLE and (hasattr(study, "CAPTION") or hasattr(study, "caption")) and callable(study.figure)
