@@ -26,7 +26,7 @@ from maxpo_bench.task_file import load, root
 CHECKPOINTS = ("initial", "middle", "final")
 NUM_RESAMPLES = 2000
 WHOLE_SCORES = "fitted_blend_scores"  # fitted_blend given whole scores instead of their norms: measured, not trained
-HELD_NUMBERS = 2**26                  # scores, and gradients, held at once, as numbers: bounds the memory
+HELD_NUMBERS = 2**25                  # scores, and gradients, held at once, as numbers: bounds the memory
 MIN_INFORMATIVE = 10                  # groups with unequal rewards; fewer: no interval, said in words
 
 
@@ -44,7 +44,8 @@ def run(task_name, out_csv, results=None):
         if not path.is_file():
             raise InputError(f"{path} is missing; run `maxpo-bench train {task.name} {_variance_policy()}` first")
     problem = problems.build(task, (0,), results / "base" / task.name)
-    policy = problem.initial_policy()
+    # The weights come from the checkpoints: a language model need not be warm-started first.
+    policy = problem.untrained_policy() if hasattr(problem, "untrained_policy") else problem.initial_policy()
     rows = []
     for when, path in paths.items():
         problem.load_states(policy, [files.load_tensors(path)[0]])
@@ -166,8 +167,13 @@ def _samples(problem, policy, num_batches, groups, n, purpose):
             scores = problem.scores(policy, batch)[0].detach().view(groups, n, -1)
         held.append((problem.reward(batch)[0], None if norms is None else norms[0], scores))
         if number == num_batches - 1 or (len(held) + 1) * scores.numel() > HELD_NUMBERS:
-            yield tuple(None if column[0] is None else torch.stack(column) for column in zip(*held, strict=True))
-            held = []
+            columns, held = list(zip(*held, strict=True)), []
+            yield tuple(None if column[0] is None else _stack(column) for column in columns)
+
+
+def _stack(tensors):
+    """torch.stack that does not copy a single tensor: the scores of a language model are large."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(tensors)
 
 
 def _valid(estimators, k, n):
