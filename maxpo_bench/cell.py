@@ -99,6 +99,8 @@ def run_base(name, results=None):
         try:
             jobs = jobs_of(task, _prepare(task))
             parts = workers.run(jobs, work, f"base {task.name}", 1)
+        except files.CannotWrite:
+            raise
         except Fault as error:
             files.write_json(folder / "base.json", {**about, "status": "failed", "reason": str(error)})
             print(f"base {task.name}: failed: {error}", flush=True)
@@ -213,6 +215,8 @@ def run_cell(name, estimator_name, results=None):
             workers.run(jobs, work, label, task.steps)
         except NotApplicable as error:
             return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
+        except files.CannotWrite:
+            raise
         except Fault as error:
             return _end_early(folder, {**metrics, "status": "failed", "reason": str(error)}, label, None, 1)
         parts = [Checkpoints(scratch, job).load() for job in jobs]

@@ -12,6 +12,10 @@ from pathlib import Path
 from maxpo_bench.errors import Fault, InputError
 
 
+class CannotWrite(Fault):
+    """The disk is full or closed to us: not the cell's fault, so it does not end as a status of the cell."""
+
+
 def write_bytes(path, data):
     """Write, fsync, rename: a reader sees the old file or the new one, never half of one."""
     path = Path(path)
@@ -27,7 +31,7 @@ def write_bytes(path, data):
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError):
-            raise Fault(f"cannot write {path}: {error.strerror}") from None
+            raise CannotWrite(f"cannot write {path}: {error.strerror}") from None
         raise
 
 
@@ -91,7 +95,7 @@ def lock(path, what):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")
     except OSError as error:
-        raise Fault(f"cannot write {path}: {error.strerror}") from None
+        raise CannotWrite(f"cannot write {path}: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

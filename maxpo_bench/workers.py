@@ -14,6 +14,7 @@ import traceback
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 
+from maxpo_bench import files
 from maxpo_bench.errors import Fault, InputError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -66,8 +67,8 @@ class Progress:
 def run(jobs, work, label, steps_per_job, workers=None):
     """work(job, tick) for each job in forked processes; tick(n) says that n of its steps are done. Returns the results.
 
-    Results come in the order of the jobs and must be picklable. A worker's InputError is raised here as itself; any
-    other exception, or a worker that is killed, as a Fault with the reason. The first failure stops the rest.
+    Results come in the order of the jobs and must be picklable. A worker's InputError or CannotWrite is raised here as
+    itself; any other exception, or a worker that is killed, as a Fault with the reason. The first failure stops the rest.
     """
     single_thread()
     context = multiprocessing.get_context("fork")
@@ -149,7 +150,7 @@ def _child(work, job, counters, index, sender, parent):
 
     try:
         answer = "ok", work(job, tick)
-    except InputError as error:
+    except (InputError, files.CannotWrite) as error:
         answer = "error", error
     except BaseException as error:  # noqa: BLE001 (the parent must hear of whatever it was)
         answer = "fault", reason(error)
