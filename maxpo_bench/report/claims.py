@@ -224,26 +224,21 @@ def judge_variance(results, method, spec):
                 continue  # every estimator of J_1 with a baseline of 0 or none: not the claim
             values = {"ratio": row["ratio_to_maxpo"], "low": row.get("ratio_low"), "high": row.get("ratio_high")}
             values = {k: math.nan if v is None else v for k, v in values.items()}
-            findings.append(_ratio_finding(name, f"{row['task']}, {row['checkpoint']}", values, int(row.get("num_groups", 0) or 0)))
+            finding = _ratio_finding(name, f"{row['task']}, {row['checkpoint']}", values, int(row.get("num_groups", 0) or 0))
+            finding.reason = row["reason"] if isinstance(row.get("reason"), str) else finding.reason
+            findings.append(finding)
     return unit, findings
 
 
 def judge_regimes(results, method, spec):
     """Var(alternative) / Var(method) in every regime of the map."""
     unit, table, findings = "variance ratio", results.studies.get("regimes"), []
-    if table is None:
+    if table is None or not {"regime", "estimator", "ratio", "exact"} <= set(table):
         return unit, [Finding("", "regime study", reason="results/studies/regimes.csv is not there")]
     for name in _alternatives(results, method, spec):
-        for _, row in _regime_rows(table, name, method).iterrows():
+        for _, row in table[table["estimator"] == name].iterrows():
             findings.append(_ratio_finding(name, str(row["regime"]), row.to_dict(), int(row.get("num_groups", 0) or 0)))
     return unit, findings or [Finding("", "regime study", reason="results/studies/regimes.csv holds no such ratio")]
-
-
-def _regime_rows(table, name, method):
-    """Rows of the regime map for one alternative, as columns regime, ratio, low, high, exact, num_groups."""
-    if {"regime", "estimator", "ratio"} <= set(table):
-        return table[table["estimator"] == name]
-    return table.iloc[:0]
 
 
 def judge_trained(results, method, spec):

@@ -2,7 +2,10 @@
 
 import base64
 import importlib
+import multiprocessing
 import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from maxpo_bench import files
@@ -57,51 +60,58 @@ def _write_table(path, table):
 
 
 def _draw(results, scale, advice, data, folder, written):
-    """Draw and save every figure: {group: [(stem, caption)]}."""
+    """Draw and save every figure, in two processes: {group: [(stem, caption)]}, studies as (name, title, caption, drawn)."""
     folder.mkdir(parents=True, exist_ok=True)
-    makers = {
-        "which_k": lambda: figures.which_k(advice, results),
-        "summary": lambda: figures.summary(results, scale),
-        "forest_max": lambda: figures.forest(data["differences_max_at_k"], results, "max@K"),
-        "forest_pass": lambda: figures.forest(data["differences_pass_at_1"], results, "pass@1"),
-        "curves_max": lambda: figures.learning_curves(data["curves_by_task"], results, "max_at_k"),
-        "curves_pass": lambda: figures.learning_curves(data["curves_by_task"], results, "pass_at_1"),
-        "ladder": lambda: figures.ladder(data["ladder"], results),
-        "snr": lambda: figures.signal_to_noise(results.variance, results),
-        "variance_ratio": lambda: figures.variance_ratio(results.variance, results),
-        "wall_clock": lambda: figures.wall_clock(data["wall_clock"], results),
+    light = replace(results, curves=None, ladders=None, studies={}, variance=None)  # what figures read besides their tables
+    jobs = {
+        "curves_max": (figures.learning_curves, data["curves_by_task"], light, "max_at_k"),
+        "curves_pass": (figures.learning_curves, data["curves_by_task"], light, "pass_at_1"),
+        "ladder": (figures.ladder, data["ladder"], light),
+        "snr": (figures.signal_to_noise, results.variance, light),
+        "wall_clock": (figures.wall_clock, data["wall_clock"], light),
+        "forest_max": (figures.forest, data["differences_max_at_k"], light, "max@K"),
+        "forest_pass": (figures.forest, data["differences_pass_at_1"], light, "pass@1"),
+        "variance_ratio": (figures.variance_ratio, results.variance, light),
+        "summary": (figures.summary, light, scale),
+        "which_k": (figures.which_k, advice, light),
     }
-    drawn = {}
-    for group, make in makers.items():
-        drawn[group] = []
-        for stem, figure, caption in make():
-            written.update(style.save(figure, folder / stem))
-            drawn[group].append((stem, caption))
-    drawn["studies"] = []
-    for name, table in results.studies.items():
-        shown = _study(name, table, results.notes)
-        if shown is None:
-            continue
-        title, caption, figure = shown
-        if figure is not None:
-            written.update(style.save(figure, folder / f"study_{name}"))
-        drawn["studies"].append((name, title, caption, figure is not None))
+    style.apply()  # the imports, once, before the fork
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        pages = {group: pool.submit(_save_all, folder, *job) for group, job in jobs.items()}
+        studies = {name: pool.submit(_study, folder, name, table) for name, table in results.studies.items()}
+        drawn = {group: page.result() for group, page in pages.items()}
+        shown = {name: study.result() for name, study in studies.items()}
+    results.notes += [note for _, note in shown.values() if note]
+    drawn["studies"] = [(name, *found) for name, (found, _) in shown.items() if found]
+    stems = [stem for group in jobs for stem, _ in drawn[group]] + [f"study_{n}" for n, _, _, has_figure in drawn["studies"] if has_figure]
+    written.update(folder / f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
     return drawn
 
 
-def _study(name, table, notes):
-    """(title, caption, figure or None) of a study, by its own module; a note when that does not fit its CSV."""
+def _save_all(folder, make, *arguments):
+    """Save the figures of one maker: [(stem, caption)]."""
+    made = []
+    for stem, figure, caption in make(*arguments):
+        style.save(figure, folder / stem)
+        made.append((stem, caption))
+    return made
+
+
+def _study(folder, name, table):
+    """((title, caption, whether a figure was saved), "") of a study by its own module; (None, note) when that fails."""
     try:
         module = importlib.import_module(f"maxpo_bench.studies.{name}")
         caption = module.caption(table) if hasattr(module, "caption") else module.CAPTION
-        return getattr(module, "TITLE", name), caption, module.figure(table)
+        figure = module.figure(table)
     except ModuleNotFoundError as error:
         if error.name != f"maxpo_bench.studies.{name}":
             raise
-        notes.append(f"study {name}: no file maxpo_bench/studies/{name}.py, so no figure")
+        return None, f"study {name}: no file maxpo_bench/studies/{name}.py, so no figure"
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        notes.append(f"study {name}: its figure could not be drawn from results/studies/{name}.csv ({type(error).__name__}: {error})")
-    return None
+        return None, f"study {name}: its figure could not be drawn from results/studies/{name}.csv ({type(error).__name__}: {error})"
+    if figure is not None:
+        style.save(figure, folder / f"study_{name}")
+    return (getattr(module, "TITLE", name), caption, figure is not None), ""
 
 
 def _sections(results, claims, advice, data, drawn, latex):

@@ -91,6 +91,21 @@ def test_variance_on_the_log_scale(project):
     assert found.effect == 1.5 and len(found.findings) == 9
 
 
+def test_regimes_exact_and_sampled(project):
+    """Exact ratios decide without an interval, sampled ones by theirs."""
+    rows = [{"regime": "a", "estimator": "pkpo", "ratio": 1.3, "low": None, "high": None, "exact": True, "num_groups": 0},
+            {"regime": "b", "estimator": "pkpo", "ratio": 1.05, "low": 0.9, "high": 1.2, "exact": False, "num_groups": 500},
+            {"regime": "a", "estimator": "fitted_blend", "ratio": 9.0, "low": None, "high": None, "exact": True, "num_groups": 0}]
+    path, params = project / "results" / "studies" / "regimes.csv", project / "params.yaml"
+    params.write_text(params.read_text().replace('"cost"', '"cost", "regimes"'))
+    for exact, verdict in ((1.3, "inconclusive"), (0.9, "contradicted")):
+        rows[0]["ratio"] = exact
+        pd.DataFrame(rows[:2]).to_csv(path, index=False)
+        found = judged(project)["variance_by_regime"]
+        assert [f.verdict for f in found.findings] == ["supported" if exact > 1 else "contradicted", "inconclusive"]
+        assert found.verdict == verdict
+
+
 def test_identical_seeds_give_no_verdict(project):
     for task in TASKS:
         for estimator in ESTIMATORS:
@@ -101,6 +116,9 @@ def test_identical_seeds_give_no_verdict(project):
 
 def test_false_alarms_stay_below_5_percent(project):
     """Under no difference at all a claim about 3 tasks must not be decided more often than 5%."""
+    text = (project / "claims.yaml").read_text()
+    start = text.index("  - id: max_at_k_by_task")
+    (project / "claims.yaml").write_text("method: maxpo\nclaims:\n" + text[start : text.index("  - id: max_at_k_centred")])
     results, decided = load.read(project), 0
     rng = np.random.default_rng(8)
     for _ in range(200):
