@@ -118,7 +118,7 @@ def make_parser():
     sub = command(compare, "compare the results here with those of a revision")
     sub.add_argument("--against", default="HEAD", metavar="REV", help="git revision (default HEAD)")
     sub = command(check, "conformance check of an advantage function from anywhere")
-    sub.add_argument("function", help="module:function or file.py:function")
+    sub.add_argument("place", metavar="FUNCTION", help="module:function or file.py:function")
     sub.add_argument("--convention", choices=("groups", "trl", "verl"), help="calling convention (default: detected)")
     sub.add_argument("--k", type=int, help="the k it is meant for, when the function takes none")
     sub.add_argument("--objective", help="J_1, J_K, 'sum J_K/K' or none (default: told from how it uses k)")

@@ -3,15 +3,15 @@
 import math
 import subprocess
 import sys
-from argparse import Namespace
 from collections import defaultdict
 from itertools import combinations
 
 import pytest
 import torch
 
-from maxpo_bench.check import check_estimator, main
+from maxpo_bench.check import check_estimator
 from maxpo_bench.check.conventions import detect, load
+from maxpo_bench.cli import main
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
 
@@ -325,12 +325,14 @@ def test_load_errors(tmp_path):
 def test_command_line(tmp_path, capsys):
     file = tmp_path / "mine.py"
     file.write_text("def mine(rewards, k):\n    return (rewards - rewards.mean(-1, keepdim=True)).double() * k\n")
-    arguments = {"convention": None, "k": None}
-    assert main(Namespace(function=f"{file}:mine", **arguments)) == 1
+    assert main(["check", f"{file}:mine"]) == 1
     text = capsys.readouterr().out
     assert "FAIL  unbiased" in text and "shown by rewards" in text and "FAILED: unbiased" in text
-    assert main(Namespace(function="maxpo_bench.estimators.maxpo:maxpo", **arguments)) == 0
+    assert main(["check", "maxpo_bench.estimators.maxpo:maxpo"]) == 0
     assert "equals: maxpo" in capsys.readouterr().out
+    assert main(["check", "maxpo_bench.estimators.grpo:grpo", "--objective", "none", "--convention", "groups"]) == 0
+    assert main(["check", "maxpo_bench.estimators.maxpo:maxp"]) == 2
+    assert "did you mean 'maxpo'" in capsys.readouterr().err
 
 
 def test_import_is_cheap():

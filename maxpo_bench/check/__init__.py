@@ -26,7 +26,7 @@ def main(args):
     """`maxpo-bench check FUNCTION`: prints the report. Returns 0 when every property passes, else 1."""
     from maxpo_bench.check.conventions import load
 
-    report = check_estimator(load(args.function), getattr(args, "convention", None), getattr(args, "k", None),
-                             getattr(args, "objective", None), args.function)
+    report = check_estimator(load(args.place), getattr(args, "convention", None), getattr(args, "k", None),
+                             getattr(args, "objective", None), args.place)
     print(report)
     return 0 if report.ok else 1

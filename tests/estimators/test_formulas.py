@@ -5,6 +5,8 @@ import math
 import oracles
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from maxpo_bench.estimators import get
 
@@ -203,3 +205,12 @@ def test_maxpo_at_n_minus_one_is_the_gap_of_the_two_best():
 def test_maxpo_is_silent_when_no_subset_can_fail_or_succeed(successes, k):
     advantages = get("maxpo")(tensor([1.0] * successes + [0.0] * (N - successes)), k=k)
     assert advantages.any().item() == (successes > 0 and N - successes >= k)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([-1.5, 0.0, 0.5, 1.0]) | st.floats(-8, 8, width=16), min_size=2, max_size=7), st.data())
+def test_any_group_follows_the_leave_two_out_definition(row, data):
+    k = data.draw(st.integers(1, len(row) - 1))
+    close(get("maxpo")(tensor(row), k=k), [float(a) for a in oracles.leave_two_out(row, k)])
+    if k > 1:
+        close(get("pkpo")(tensor(row), k=k), [float(k * d) for d in oracles.added(row, k)])
