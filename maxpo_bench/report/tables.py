@@ -54,21 +54,22 @@ def _bands(groups):
 
 
 def wide_curves(results, scale, num_points=5):
-    """For `dvc plots`: mean over tasks of max@K on the 0-1 scale against the share of training done, a column each."""
+    """For `dvc plots`: mean of max@K on the 0-1 scale against the share of training done, a column for every estimator.
+
+    Over the tasks on which all estimators with any results have them, so that the columns compare.
+    """
     grid = np.linspace(0, 1, num_points)
-    table = curves(results)
-    found, num_tasks = {"share_of_training": grid}, table.groupby("estimator")["task"].nunique()
-    for estimator in results.estimators:
-        lines = []
-        for task, part in table[table["estimator"] == estimator].groupby("task", sort=False):
-            part = part.dropna(subset=["max_at_k"]).sort_values("step")
-            if task in scale and len(part) > 1 and part["step"].max() > 0:
-                low, high = scale[task]
-                level = (part["max_at_k"].to_numpy() - low) / (high - low)
-                lines.append(np.interp(grid, part["step"].to_numpy() / part["step"].max(), level))
-        if lines and num_tasks[estimator] == num_tasks.max():  # a mean over other tasks would not compare
-            found[estimator] = np.mean(lines, axis=0)
-    return pd.DataFrame(found)
+    lines = {}
+    for (task, estimator), part in curves(results).groupby(["task", "estimator"], sort=False):
+        part = part.dropna(subset=["max_at_k"]).sort_values("step")
+        if task in scale and len(part) > 1 and part["step"].max() > 0:
+            low, high = scale[task]
+            level = (part["max_at_k"].to_numpy() - low) / (high - low)
+            lines.setdefault(estimator, {})[task] = np.interp(grid, part["step"].to_numpy() / part["step"].max(), level)
+    shared = [t for t in scale if all(t in found for found in lines.values())]
+    columns = {e: np.mean([lines[e][t] for t in shared], axis=0) if e in lines and shared else np.full(num_points, np.nan)
+               for e in results.estimators}
+    return pd.DataFrame({"share_of_training": grid, **columns})
 
 
 def ladders(results):

@@ -186,6 +186,17 @@ def test_what_is_no_longer_declared_disappears(tmp_path):
     assert not (root / "results" / "figures" / "study_old.png").exists()
 
 
+def test_curves_for_dvc_plots_have_every_estimator(project):
+    """dvc.yaml draws the columns ${estimators}; a column that is not there would empty the plot."""
+    table = pd.read_csv(project / "results" / "tables" / "curves.csv")
+    assert list(table) == ["share_of_training", *ESTIMATORS]
+    complete = synthetic.write(project.parent / "complete", TASKS[1:], ESTIMATORS)
+    results = load.read(complete)
+    table = tables.wide_curves(results, load.scales(results))
+    last = tables.cells(results).groupby("estimator")["max@K"].mean()
+    assert table.iloc[-1]["maxpo"] == pytest.approx(last["maxpo"], abs=1e-9)
+
+
 @pytest.mark.parametrize("value, text", [(None, "-"), (float("nan"), "-"), (0.12345, "0.123"), (123.456, "123.5"), (0.0002, "0.0002"),
                                          (3e-9, "3e-09"), (12345.6, "12346"), (7, "7"), ("J_K", "J_K"), (True, "True")])
 def test_numbers(value, text):
