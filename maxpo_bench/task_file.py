@@ -136,14 +136,44 @@ KINDS = {  # kind -> its sections
             "min_distance": Key(int, default=3, low=1, doc="moves from start to goal on a shortest way, at least"),
             "max_distance": Key(int, default=8, low=1, doc="the same, at most"),
             "walk_length": Key(int, default=12, low=1, doc="moves of a warm-start walk that misses the goal"),
+            "walk_tries": Key(int, default=1, low=1, doc="warm-start walks tried until one hits the goal"),
             "graded": Key(bool, default=False, doc="partial rewards for near misses, instead of 0/1"),
         },
     },
-    "linear_equation": {
+    "subset_sum": {
         **_LANGUAGE,
         "data": {
-            "variables": Key(int, default=3, low=2, high=4, doc="unknowns, each a digit 0-9"),
+            "digits": Key(int, default=6, low=3, high=7, doc="how many digits 1-9 a prompt gives"),
             "graded": Key(bool, default=False, doc="partial rewards for near misses, instead of 0/1"),
+        },
+    },
+    "reasoning_gym": {
+        **_LANGUAGE,
+        "data": {
+            "dataset": Key(str, doc="name of the data set in reasoning-gym"),
+            "options": Key(dict, default={}, doc="its configuration"),
+            "seed": Key(int, default=0, low=0, doc="of the data set, not of the run"),
+            "num_train": Key(int, default=4096, low=1, doc="items for training"),
+            "num_held_out": Key(int, default=512, low=1, doc="items before them, for evaluation"),
+            "scorer": Key(str, default="exact", choices=("exact", "own"), doc="own: the data set's, where it is safe"),
+            "threshold": Key(float, default=1.0, doc="scorer: own: reward 1 when the score is at least this"),
+        },
+    },
+    "huggingface": {
+        "model": {"name": Key(str, doc="hub id or local folder of a causal language model (safetensors)")},
+        "warm_start": {"steps": Key(int, default=0, low=0, high=0, doc="a pretrained model starts as it is")},
+        "sampling": _SAMPLING,
+        "data": {
+            "source": Key(str, doc="hub id, local folder or JSONL file of questions"),
+            "subset": Key(str, default="", doc="configuration of a hub data set"),
+            "split": Key(str, default="train"),
+            "held_out_split": Key(str, default="", doc="empty: 15% of split, by a hash of the prompt"),
+            "prompt_column": Key(str, default="question"),
+            "answer_column": Key(str, default="answer"),
+            "template": Key(str, default="{prompt}", doc="what the model reads; {prompt} is the question"),
+            "chat": Key(bool, default=True, doc="wrap in the tokenizer's chat template"),
+            "answer": Key(str, default="last_number", choices=("last_number", "marked"), doc="marked: #### or \\boxed only"),
+            "answer_tolerance": Key(float, default=0.0, low=0.0),
         },
     },
 }
@@ -211,8 +241,8 @@ def find(name_or_path):
         if not re.fullmatch(r"\w[\w.-]*", path.stem, re.ASCII):  # it names folders of results/: no "..", no separator
             raise InputError(f"{text}: a task file's name has letters, digits, _, - and . only, and no . in front")
         return path
-    if not re.fullmatch(r"[A-Za-z0-9_]+", text):
-        raise InputError(f"task name {text!r}: letters, digits and _ only (give a path ending in .yaml for a file elsewhere)")
+    if not re.fullmatch(r"[A-Za-z0-9_]{1,100}", text):
+        raise InputError(f"task name {text[:100]!r}: letters, digits and _ only (give a path ending in .yaml for a file elsewhere)")
     path = root() / "tasks" / f"{text}.yaml"
     if not path.is_file():
         raise InputError(f"tasks/{text}.yaml: no such task{did_you_mean(text, names()) or '; `maxpo-bench plan` lists them'}")
@@ -231,7 +261,8 @@ def load(name_or_path):
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:  # ValueError: the 30th of February
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}:" if mark else ""
-        raise InputError(f"{where}:{line} not valid YAML ({getattr(error, 'problem', None) or error})") from None
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise InputError(f"{where}:{line} not valid YAML ({problem})") from None
     if not isinstance(raw, dict):
         raise InputError(f"{where}: a task file is a mapping of keys to values, this is {type(raw).__name__}")
     kind = raw.get("kind")

@@ -27,7 +27,8 @@ def make_base(task, seed):
     policy = problem.untrained_policy()
     if settings.get("steps", 0) > 0:
         train(policy, problem, settings, seed)
-    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in problem.policy_states(policy)[0].items()}
+    states = problem.policy_states(policy)[0]
+    return {name: tensor.detach().float().cpu().contiguous() for name, tensor in states.items()}
 
 
 def train(policy, problem, settings, seed):

@@ -15,7 +15,7 @@ SHARED_BELOW = 0.75  # share rows between equal completions while that leaves le
 
 @dataclass
 class Completions:
-    """What sample_groups drew. G prompts, N completions each, T = the longest completion's tokens (end token included)."""
+    """What sample_groups drew. G prompts, N completions each, T tokens of the longest one (end token included)."""
 
     tokens: torch.Tensor
     """[G, N, T] int64, padded with the pad token after the end token."""
@@ -30,7 +30,7 @@ class Completions:
 
 
 def from_config(model, num_tokens, pad_id, eos_id, context, seed):
-    """A freshly initialised float32 model of the task file's `model` section. The initial weights depend on seed alone."""
+    """A fresh float32 model of the task file's `model` section. The initial weights depend on seed alone."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
@@ -58,12 +58,12 @@ def positions(mask):
 
 
 def attention_mask(query_mask, key_mask):
-    """What each query may see, [B, 1, Q, K] bool, the queries being the last Q of the K keys; None when causal says it all.
+    """What each query may see, [B, 1, Q, K] bool; the queries are the last Q of the K keys. None: causal says it all.
 
     query_mask: [B, Q], key_mask: [B, K] bool, False where padded. A padded query sees itself alone, so that its softmax
     is not over nothing.
     """
-    (batch, num_queries), num_keys = query_mask.shape, key_mask.shape[1]
+    num_queries, num_keys = query_mask.shape[1], key_mask.shape[1]
     if (num_queries == 1 or num_queries == num_keys) and bool(key_mask.all()):
         return None
     key_at = torch.arange(num_keys, device=key_mask.device)
@@ -88,7 +88,7 @@ class GroupCache:
 
 
 def prefill(model, prompt_tokens, prompt_mask, cache):
-    """Read left-padded prompts into the cache. tokens, mask: [B, P]. Returns the last position's logits, [B, V] float32."""
+    """Read left-padded prompts [B, P] into the cache. Returns the logits of the last position, [B, V] float32."""
     out = model(
         input_ids=prompt_tokens,
         attention_mask=attention_mask(prompt_mask, prompt_mask),
@@ -104,8 +104,8 @@ def prefill(model, prompt_tokens, prompt_mask, cache):
 def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature=1.0):
     """Draw N completions for each of G prompts. Returns Completions.
 
-    prompt_tokens, prompt_mask: [G, P], left-padded. uniforms: [G, N, T] in [0, 1), one per token: a token is the inverse
-    CDF of the policy at its uniform, so two policies given the same uniforms are compared under common random numbers.
+    prompt_tokens, prompt_mask: [G, P], left-padded. uniforms: [G, N, T] in [0, 1), one per token: a token is the
+    inverse CDF of the policy at its uniform, so policies given the same uniforms share their random numbers.
     eos_ids: tokens that end a completion. pad_id fills up. The statistics are those of the tempered distribution.
     """
     num_groups, group_size, max_tokens = uniforms.shape
@@ -180,7 +180,7 @@ def token_log_probs(model, prompt_tokens, prompt_mask, prompt_of, tokens, length
     if num_tokens > 1:
         cache.select(prompt_of)
         mask = prompt_mask[prompt_of]
-        query_mask = torch.ones_like(tokens[:, :-1], dtype=torch.bool)  # causal: the padding behind the end is never seen
+        query_mask = torch.ones_like(tokens[:, :-1], dtype=torch.bool)  # padding behind the end: causal hides it
         out = model(
             input_ids=tokens[:, :-1],
             attention_mask=attention_mask(query_mask, torch.cat([mask, query_mask], dim=1)),
@@ -192,3 +192,44 @@ def token_log_probs(model, prompt_tokens, prompt_mask, prompt_of, tokens, length
     log_p = torch.log_softmax(logits / temperature, dim=-1).gather(-1, tokens[..., None])[..., 0]
     counts = torch.arange(num_tokens, device=tokens.device) < lengths[:, None]
     return torch.where(counts, log_p, 0.0)
+
+
+def score_rows(model, prompt_tokens, prompt_mask, tokens, lengths, temperature=1.0, chunk=64):
+    """Gradient of each completion's log-probability by all parameters: [R, D] float32, ordered as parameters().
+
+    prompt_tokens, prompt_mask: [R, P] left-padded; tokens: [R, T]; lengths: [R]. D parameters, tied ones counted once.
+    Needs R * D * 4 bytes, and `chunk` rows of activations at a time.
+    """
+    from torch.func import functional_call, grad, vmap
+
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    num_prompt, num_tokens = prompt_tokens.shape[1], tokens.shape[1]
+    mask = F.pad(prompt_mask, (0, num_tokens - 1), value=True)
+    sequence = torch.cat([prompt_tokens, tokens[:, :-1]], dim=1)  # [R, P + T - 1]
+    key_at = torch.arange(sequence.shape[1], device=tokens.device)
+    visible = (key_at <= key_at[:, None]) & mask[:, None, :] | (key_at == key_at[:, None])
+    bias = torch.zeros(visible.shape, dtype=model.dtype, device=tokens.device)
+    bias.masked_fill_(~visible, torch.finfo(model.dtype).min)  # [R, P + T - 1, P + T - 1]
+    counts = torch.arange(num_tokens, device=tokens.device) < lengths[:, None]
+
+    def log_prob(parameters, sequence, bias, position, token, count):
+        out = functional_call(
+            model,
+            parameters,
+            kwargs={
+                "input_ids": sequence[None],
+                "attention_mask": bias[None, None],
+                "position_ids": position[None],
+                "use_cache": False,
+            },
+        )
+        log_p = torch.log_softmax(out.logits[0, num_prompt - 1 :].float() / temperature, dim=-1)
+        return (log_p.gather(-1, token[:, None])[:, 0] * count).sum()
+
+    each = vmap(grad(log_prob), in_dims=(None, 0, 0, 0, 0, 0))
+    scores = torch.empty(len(tokens), sum(p.numel() for p in parameters.values()), device=tokens.device)
+    for start in range(0, len(tokens), chunk):
+        rows = slice(start, start + chunk)
+        gradients = each(parameters, sequence[rows], bias[rows], positions(mask)[rows], tokens[rows], counts[rows])
+        scores[rows] = torch.cat([g.flatten(1) for g in gradients.values()], dim=1).float()
+    return scores

@@ -1,17 +1,16 @@
 """Completions of a language model, judged by the task's verifier.
 
-One seed per process (the cell runner forks one per seed). The prompt source of the task's kind gives prompts and verifier;
-policies/causal_lm.py samples and scores.
+One seed per process (the cell runner forks one per seed). The prompt source of the task's kind gives prompts and
+verifier; policies/causal_lm.py samples and scores.
 """
 
 import importlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from maxpo_bench import streams
+from maxpo_bench import files, streams
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import Evaluation, Problem
@@ -55,11 +54,8 @@ class LanguageProblem(Problem):
         self.temperature = task.section("sampling")["temperature"]
         self.pad_id = self.tokenizer.pad_token_id
         self.eos_ids = self.source.end_tokens(self.tokenizer)
+        self.saves_states = self.source.saves_states
         self._splits, self._reference = {}, None
-
-    def load_libraries(self):
-        if self.saves_states:  # a small model of our own: making one imports its part of transformers, which takes seconds
-            self.source.load_model(self.task, self.tokenizer, self.seed, self.max_new_tokens)
 
     def split(self, name):
         """Rows and token lists of a split, read once: (list of dicts, list of lists of int)."""
@@ -69,13 +65,27 @@ class LanguageProblem(Problem):
             if not rows:
                 raise InputError(f"{self.task.path.name}: data: split {name!r} is empty")
             texts = [self.source.format_prompt(row["prompt"], self.tokenizer) for row in rows]
-            self._splits[name] = rows, self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            tokens = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            self._check_lengths(name, tokens)
+            self._splits[name] = rows, tokens
         return self._splits[name]
 
+    def _check_lengths(self, split, tokens):
+        longest = max(range(len(tokens)), key=lambda i: len(tokens[i]))
+        context = self.source.context(self.task.section("model"))
+        if len(tokens[longest]) + self.max_new_tokens > context:
+            raise InputError(
+                f"{self.task.path.name}: data: prompt {longest} of split {split!r} has {len(tokens[longest])} tokens; "
+                f"with sampling.max_new_tokens {self.max_new_tokens} that is more than the model's context of {context}"
+            )
+        if not all(tokens):
+            raise InputError(f"{self.task.path.name}: data: split {split!r} has an empty prompt")
+
     def encode_pairs(self, pairs):
-        """Prompt + completion + end token, right-padded: tokens and targets [B, T]; targets are -100 where not learnt."""
+        """Prompt + completion + end token, right-padded: tokens, targets [B, T]; targets are -100 where not learnt."""
         tokenizer = self.tokenizer
-        prompts = tokenizer([self.source.format_prompt(p, tokenizer) for p, _ in pairs], add_special_tokens=False)["input_ids"]
+        prompts = [self.source.format_prompt(prompt, tokenizer) for prompt, _ in pairs]
+        prompts = tokenizer(prompts, add_special_tokens=False)["input_ids"]
         answers = tokenizer([c for _, c in pairs], add_special_tokens=False)["input_ids"]
         sequences = [p + a + [self.eos_ids[0]] for p, a in zip(prompts, answers, strict=True)]
         tokens = torch.full((len(pairs), max(map(len, sequences))), self.pad_id)
@@ -87,23 +97,25 @@ class LanguageProblem(Problem):
 
     def untrained_policy(self):
         """The model before any warm start."""
-        return self.source.load_model(self.task, self.tokenizer, self.seed, self.max_new_tokens).to(self.device)
+        return self.source.load_model(self.task, self.tokenizer, self.seed).to(self.device)
 
     def initial_policy(self):
         """The base policy: loaded from the base stage's weights, or made here when there is no base folder."""
         from maxpo_bench import warm_start
 
         policy = self.untrained_policy()
-        if self.base is not None:
-            from safetensors.torch import load_file
-
+        if self.base is not None and self.saves_states:
             path = warm_start.weights_path(self.base, self.seed)
             if not path.is_file():
                 raise InputError(f"{path}: no base policy; `maxpo-bench base {self.task.name}` makes it")
-            self.load_states(policy, [load_file(path)])
-        elif self.task.section("warm_start").get("steps", 0) > 0:
+            self.load_states(policy, [files.load_tensors(path)[0]])
+        elif self.task.section("warm_start")["steps"] > 0:
             self.load_states(policy, [warm_start.make_base(self.task, self.seed)])
         return policy
+
+    def load_libraries(self):
+        """Import the model's code, which takes seconds, before workers are forked."""
+        self.untrained_policy()
 
     def policy_states(self, policy):
         tied = getattr(policy, "all_tied_weights_keys", None) or {}
@@ -142,8 +154,9 @@ class LanguageProblem(Problem):
         return [[text for text, _ in group] for group in self._judged(batch)]
 
     def reward(self, batch):
-        """The verifier's reward of each completion: [1, G, N] float64. A verifier that raises is counted, then a Fault."""
-        return torch.tensor([[reward for _, reward in group] for group in self._judged(batch)], dtype=torch.float64)[None]
+        """The verifier's reward of each completion: [1, G, N] float64. A verifier that raises is counted: a Fault."""
+        rewards = [[reward for _, reward in group] for group in self._judged(batch)]
+        return torch.tensor(rewards, dtype=torch.float64)[None]
 
     def _judged(self, batch):
         """(text, reward) of each completion; equal completions of a prompt are decoded and judged once."""
@@ -158,7 +171,9 @@ class LanguageProblem(Problem):
                 if key not in unique:
                     sequence = tokens[g, i, : lengths[g, i]].tolist()
                     unique[key] = sequence[:-1] if sequence[-1] in ends else sequence
-        texts = self.tokenizer.batch_decode(list(unique.values()), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        texts = self.tokenizer.batch_decode(
+            list(unique.values()), skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         judged, first_error = {}, None
         for key, text in zip(unique, texts, strict=True):
             try:
@@ -169,8 +184,8 @@ class LanguageProblem(Problem):
         if first_error:
             error, prompt, text = first_error
             raise Fault(
-                f"task {self.task.name}: the verifier raised {self.verifier_errors} times, first {type(error).__name__}: "
-                f"{error} on prompt {prompt[:60]!r}, completion {text[:60]!r}"
+                f"task {self.task.name}: the verifier raised {self.verifier_errors} times, first "
+                f"{type(error).__name__}: {error} on prompt {prompt[:60]!r}, completion {text[:60]!r}"
             ) from error
         num_samples = tokens.shape[1]
         flat = [judged[key] for key in keys]
@@ -181,14 +196,9 @@ class LanguageProblem(Problem):
 
         Equal completions of a prompt go through the model once.
         """
-        num_groups, group_size, num_tokens = batch.completions.tokens.shape
-        rows = torch.arange(num_groups * group_size) if rows is None else rows
-        rows = rows.to(self.device)
-        tokens = batch.completions.tokens.reshape(-1, num_tokens)[rows]
-        prompt_of = rows // group_size
-        unique, inverse = torch.unique(torch.cat([prompt_of[:, None], tokens], dim=1), dim=0, return_inverse=True)
-        lengths = torch.zeros(len(unique), dtype=torch.long, device=self.device)
-        lengths[inverse] = batch.completions.lengths.reshape(-1)[rows]
+        num_tokens = batch.completions.tokens.shape[-1]
+        rows = torch.arange(batch.log_probs.numel()) if rows is None else rows
+        unique, inverse, lengths = self._distinct(batch, rows.to(self.device))
         prompts, prompt_of = torch.unique(unique[:, 0], return_inverse=True)
         log_probs = causal_lm.token_log_probs(
             policy,
@@ -202,29 +212,39 @@ class LanguageProblem(Problem):
         log_probs = torch.nn.functional.pad(log_probs, (0, num_tokens - log_probs.shape[1]))
         return log_probs.index_select(0, inverse)
 
+    def _distinct(self, batch, rows):
+        """The different completions of rows: (prompt, tokens...) [U, 1 + T], which one each row is [R], lengths [U]."""
+        _, group_size, num_tokens = batch.completions.tokens.shape
+        tokens = batch.completions.tokens.reshape(-1, num_tokens)[rows]
+        keys = torch.cat([(rows // group_size)[:, None], tokens], dim=1)
+        unique, inverse = torch.unique(keys, dim=0, return_inverse=True)
+        lengths = torch.zeros(len(unique), dtype=torch.long, device=self.device)
+        lengths[inverse] = batch.completions.lengths.reshape(-1)[rows]
+        return unique, inverse, lengths
+
     def log_probs(self, policy, batch, rows=None):
         log_probs = self.token_log_probs(policy, batch, rows).sum(-1)
         return log_probs if rows is not None else log_probs.reshape(batch.log_probs.shape)
 
-    @torch.no_grad()
     def reference_log_probs(self, batch, rows=None):
         """The same under the base policy, without gradient."""
         if self._reference is None:
             self._reference = self.initial_policy()
-        return self.log_probs(self._reference, batch, rows)
+        with torch.no_grad():
+            return self.log_probs(self._reference, batch, rows)
 
     def score_norms(self, batch):
         return batch.completions.score_norms[None]
 
     def evaluate(self, policy, step, prompts, samples):
-        """Held-out rewards [1, P, n], the first P held-out prompts in a shuffled but fixed order, and how varied they are.
+        """Held-out rewards [1, P, n] of the first P held-out prompts, shuffled once for all, and how varied they are.
 
         extras: "distinct", part of different completions among a prompt's n, mean over prompts; "entropy", nats per
         token, mean over all tokens of all completions.
         """
         rows, _ = self.split("held_out")
         if prompts > len(rows):
-            raise InputError(f"{self.task.path.name}: evaluation.prompts: {prompts} asked, {len(rows)} held-out prompts there")
+            raise InputError(f"{self.task.path.name}: evaluation.prompts: {prompts} of {len(rows)} held-out prompts")
         chosen = np.random.default_rng(0).permutation(len(rows))[:prompts]
         noise = streams.generator(self.task.name, self.seed, "evaluation", step)
         rewards, distinct, entropy, num_tokens = [], 0, 0.0, 0
@@ -240,10 +260,13 @@ class LanguageProblem(Problem):
         return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
 
     def scores(self, policy, batch):
-        """Per-completion gradients of the log-probability by all parameters, [1, G*N, D] float32, order of parameters()."""
-        from maxpo_bench.policies import lm_scores
-
-        return lm_scores.scores(self, policy, batch)
+        """Gradient of each completion's log-probability by all parameters, [1, G*N, D] float32, as parameters()."""
+        unique, inverse, lengths = self._distinct(batch, torch.arange(batch.log_probs.numel(), device=self.device))
+        prompt_of, tokens = unique[:, 0], unique[:, 1:]
+        scores = causal_lm.score_rows(
+            policy, batch.prompt_tokens[prompt_of], batch.prompt_mask[prompt_of], tokens, lengths, self.temperature
+        )
+        return scores.index_select(0, inverse)[None]
 
 
 PROBLEM = LanguageProblem

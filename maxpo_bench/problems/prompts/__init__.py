@@ -1,7 +1,7 @@
 """Where a language task's prompts come from: one file per kind, each with a class `Source`.
 
-A source makes prompts as `datasets` tables, keeps the held-out ones apart, writes demonstrations for the warm start, and
-judges completions. Completions are untrusted text: a verifier parses them by hand, in bounded time, and never evaluates.
+A source makes prompts as `datasets` tables, keeps the held-out ones apart, writes demonstrations for the warm start,
+and judges completions. These are untrusted text: a verifier parses by hand, in bounded time, and never evaluates.
 """
 
 import hashlib
@@ -20,6 +20,9 @@ class PromptSource:
 
     alphabet = ""
     """Characters of prompts and completions; the vocabulary of a model made from a config."""
+
+    saves_states = True
+    """False: the model is pretrained and somebody else's to store."""
 
     def __init__(self, data, where=""):
         self.data, self.where = data, where
@@ -56,7 +59,11 @@ class PromptSource:
         """Ids of the tokens that end a completion."""
         return [tokenizer.eos_token_id]
 
-    def load_model(self, task, tokenizer, seed, max_new_tokens):
+    def context(self, model):
+        """The longest prompt + completion the model takes, in tokens."""
+        return CONTEXT
+
+    def load_model(self, task, tokenizer, seed):
         """Here: a fresh model of the task's `model` section, its initial weights depending on the seed."""
         from maxpo_bench import streams
         from maxpo_bench.policies import causal_lm

@@ -1,5 +1,6 @@
 """Countdown: `<259>90:` asks for an expression that uses each digit once and equals the target, `2*5*9`."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -25,12 +26,12 @@ class Source(PromptSource):
         self._train_expressions = np.flatnonzero(~held_out[self._prompt_of])
 
     def rows(self, split):
-        chosen = [p for p, held_out in zip(self._prompts, self._held_out, strict=True) if held_out == (split == "held_out")]
+        chosen = [self._prompts[i] for i in np.flatnonzero(self._held_out == (split == "held_out"))]
         parts = [prompt[1:-1].split(">") for prompt in chosen]
         return {"prompt": chosen, "digits": [d for d, _ in parts], "target": [int(t) for _, t in parts]}
 
     def demonstrations(self, rng, size):
-        """Random expressions over training prompts: an expression is drawn, so easy targets are not over-represented."""
+        """Random expressions, each with the training prompt it answers."""
         pairs = []
         for at in self._train_expressions[rng.integers(len(self._train_expressions), size=size)]:
             digits, operators = self._expressions["digits"][at], self._expressions["operators"][at]
@@ -39,13 +40,18 @@ class Source(PromptSource):
         return pairs
 
     def verify(self, row, text):
-        """1 if the text is an expression of exactly the prompt's digits whose value is the target, else 0."""
+        """1 if the text is an expression of exactly the prompt's digits whose value is the target, else 0.
+
+        Graded: the right digits with a value that misses the target by d earn 1 / (1 + d).
+        """
         result = expressions.evaluate(text)
         if result is None:
             return 0.0
         (numerator, denominator), numbers = result
-        right_digits = sorted(map(str, numbers)) == sorted(row["digits"])
-        return float(right_digits and numerator == row["target"] * denominator)
+        if sorted(map(str, numbers)) != sorted(row["digits"]):
+            return 0.0
+        miss = abs(numerator - row["target"] * denominator) / denominator
+        return 1 / (1 + miss) if self.data["graded"] else float(miss == 0)
 
 
 def _text(code, num_digits):
@@ -53,8 +59,9 @@ def _text(code, num_digits):
     return f"<{code // 1000:0{num_digits}d}>{code % 1000}:"
 
 
+@functools.cache  # pure; forked workers inherit it
 def _all_expressions(num_digits, max_target):
-    """Every expression a op b op ... of num_digits digits (usual precedence, no parentheses) with 1 <= value <= max_target.
+    """Every a op b op ... of num_digits digits, usual precedence, no parentheses, with 1 <= value <= max_target.
 
     Returns digits [E, num_digits], operators [E, num_digits - 1] as indices into OPERATORS, prompt [E] codes.
     """

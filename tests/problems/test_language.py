@@ -1,0 +1,257 @@
+"""Language problems: what is sampled, how it is scored, and that a row's numbers depend on nothing but its noise."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from maxpo_bench import files, streams, task_file, warm_start
+from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.estimators import get
+from maxpo_bench.policies import causal_lm
+from maxpo_bench.problems import build
+
+TASKS = ["countdown3", "countdown4", "text_maze", "subset_sum"]
+
+
+def small(name="countdown3", warm_steps=20, **changes):
+    task = dataclasses.replace(task_file.load(name), **{"groups": 6, "group_size": 8, **changes})
+    task.section("warm_start")["steps"] = warm_steps
+    return task
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return build(small(), (0,))
+
+
+@pytest.fixture(scope="module")
+def policy(problem):
+    return problem.initial_policy()
+
+
+@pytest.fixture(scope="module")
+def batch(problem, policy):
+    return problem.sample(policy, 0)
+
+
+def plain_log_probs(policy, batch, temperature=1.0):
+    """[G, N] sequence log-probabilities by one unpadded forward per completion: slow and simple."""
+    found = torch.zeros(batch.completions.lengths.shape)
+    for g, prompt in enumerate(batch.prompt_tokens):
+        prompt = prompt[batch.prompt_mask[g]]
+        for i, length in enumerate(batch.completions.lengths[g]):
+            completion = batch.completions.tokens[g, i, :length]
+            logits = policy(input_ids=torch.cat([prompt, completion])[None]).logits[0].float() / temperature
+            log_p = torch.log_softmax(logits, -1)[len(prompt) - 1 : -1]
+            found[g, i] = log_p.gather(-1, completion[:, None]).sum()
+    return found
+
+
+def test_log_probs_equal_a_plain_forward_of_each_row(problem, policy, batch):
+    assert batch.prompt_mask.logical_not().any(), "the case needs left padding"
+    with torch.no_grad():
+        wanted = plain_log_probs(policy, batch)
+        torch.testing.assert_close(batch.log_probs[0], wanted, atol=2e-5, rtol=1e-5)
+        torch.testing.assert_close(problem.log_probs(policy, batch)[0], wanted, atol=2e-5, rtol=1e-5)
+        rows = torch.tensor([40, 3, 3, 17])
+        torch.testing.assert_close(problem.log_probs(policy, batch, rows), wanted.flatten()[rows], atol=2e-5, rtol=1e-5)
+
+
+def gradient(policy, loss):
+    policy.zero_grad()
+    loss.backward()
+    return torch.cat([p.grad.flatten().clone() for p in policy.parameters()])
+
+
+def test_gradient_equals_a_plain_forward_and_skipping_zero_rows_is_exact(problem, policy, batch):
+    advantages = torch.randn(48, generator=torch.Generator().manual_seed(0))
+    advantages[::3] = 0
+    rows = advantages.nonzero()[:, 0]
+    wanted = gradient(policy, (advantages * plain_log_probs(policy, batch).flatten()).sum())
+    chosen = gradient(policy, (advantages[rows] * problem.log_probs(policy, batch, rows)).sum())
+    torch.testing.assert_close(chosen, wanted, atol=1e-4, rtol=1e-4)
+    assert wanted.norm() > 1
+
+
+def test_micro_batches_give_the_same_gradient(problem, policy, batch):
+    advantages = torch.randn(48, generator=torch.Generator().manual_seed(1))
+    whole = gradient(policy, (advantages * problem.log_probs(policy, batch).flatten()).sum())
+    parts = 0
+    for rows in torch.arange(48).split(7):
+        parts = parts + gradient(policy, (advantages[rows] * problem.log_probs(policy, batch, rows)).sum())
+    assert ((parts - whole).norm() / whole.norm()) < 1e-5
+
+
+def test_scores_are_each_rows_gradient(problem, policy, batch):
+    scores = problem.scores(policy, batch)
+    assert scores.shape == (1, 48, sum(p.numel() for p in policy.parameters()))
+    for row in (0, 11, 47):
+        wanted = gradient(policy, problem.log_probs(policy, batch, torch.tensor([row])).sum())
+        torch.testing.assert_close(scores[0, row], wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_score_norms_are_the_logit_space_norms(problem, policy, batch):
+    prompt = batch.prompt_tokens[2][batch.prompt_mask[2]]
+    completion = batch.completions.tokens[2, 5, : batch.completions.lengths[2, 5]]
+    with torch.no_grad():
+        p = policy(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1].softmax(-1)
+    onehot = torch.nn.functional.one_hot(completion, p.shape[-1])
+    wanted = (onehot - p).square().sum()
+    assert problem.score_norms(batch)[0, 2, 5].item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_samples_follow_the_policy(problem, policy):
+    """Frequencies of the first token of 40,000 draws against its probabilities, five standard errors."""
+    _, tokens = problem.split("train")
+    prompt = torch.tensor([tokens[0]])
+    mask = torch.ones_like(prompt, dtype=torch.bool)
+    uniforms = torch.from_numpy(np.random.default_rng(0).random((1, 40_000, 2)))
+    drawn = causal_lm.sample_groups(policy, prompt, mask, uniforms, problem.eos_ids, problem.pad_id, temperature=1.3)
+    with torch.no_grad():
+        p = (policy(input_ids=prompt).logits[0, -1] / 1.3).softmax(-1).numpy()
+    found = np.bincount(drawn.tokens[0, :, 0], minlength=len(p)) / 40_000
+    assert np.all(np.abs(found - p) <= 5 * np.sqrt(p * (1 - p) / 40_000) + 1e-9)
+    assert p.max() < 0.9
+
+
+def test_sharing_rows_changes_no_draw(problem, policy, monkeypatch):
+    shared = problem.sample(policy, 3)
+    monkeypatch.setattr(causal_lm, "SHARED_BELOW", -1.0)
+    apart = problem.sample(policy, 3)
+    assert torch.equal(shared.completions.tokens, apart.completions.tokens)
+    torch.testing.assert_close(shared.log_probs, apart.log_probs, atol=1e-5, rtol=1e-5)
+
+
+def test_same_bytes_on_every_run_and_common_noise(problem, policy, batch):
+    again = problem.sample(policy, 0)
+    for name in ("tokens", "lengths", "token_log_probs", "token_entropies", "score_norms"):
+        assert torch.equal(getattr(again.completions, name), getattr(batch.completions, name))
+    other = build(small(), (1,))
+    assert other.sample(policy, 0).rows != batch.rows  # another seed, other prompts
+    assert problem.sample(policy, 1).rows != batch.rows
+
+
+def test_completions_end_once_and_pad_after(problem, batch):
+    tokens, lengths = batch.completions.tokens, batch.completions.lengths
+    at = torch.arange(tokens.shape[-1])
+    is_end = tokens == problem.eos_ids[0]
+    assert (is_end & (at < lengths[..., None] - 1)).sum() == 0
+    assert torch.all(tokens[at >= lengths[..., None]] == problem.pad_id)
+    assert torch.all(is_end.any(-1) | (lengths == problem.max_new_tokens))
+    assert torch.all(batch.completions.token_log_probs[at >= lengths[..., None]] == 0)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_rewards_come_from_the_verifier(name):
+    problem = build(small(name, warm_steps=2), (0,))
+    batch = problem.sample(problem.initial_policy(), 0)
+    rewards, texts = problem.reward(batch), problem.texts(batch)
+    assert rewards.shape == (1, 6, 8) and rewards.dtype == torch.float64
+    for g, row in enumerate(batch.rows):
+        assert rewards[0, g].tolist() == [problem.source.verify(row, text) for text in texts[g]]
+        assert all("$" not in text for text in texts[g])
+
+
+def test_right_answers_earn_one(problem, policy, batch):
+    """Put a right answer and a wrong one into a batch by hand: the path from tokens to reward."""
+    pairs = problem.source.demonstrations(np.random.default_rng(0), 6)
+    by_prompt = {row["prompt"]: row for row in problem.split("train")[0]}
+    batch = problem.sample(policy, 0)
+    batch.rows = [by_prompt[prompt] for prompt, _ in pairs]
+    tokens = torch.full((6, 8, 6), problem.pad_id)
+    for g, (_, answer) in enumerate(pairs):
+        right = problem.tokenizer(answer + "$", add_special_tokens=False)["input_ids"]
+        tokens[g, :4, : len(right)] = torch.tensor(right)
+        tokens[g, 4:, :2] = torch.tensor(problem.tokenizer("1$", add_special_tokens=False)["input_ids"])
+    batch.completions.tokens = tokens
+    batch.completions.lengths = (tokens != problem.pad_id).sum(-1)
+    assert problem.reward(batch)[0].tolist() == [[1.0] * 4 + [0.0] * 4] * 6
+
+
+def test_a_verifier_that_raises_is_counted_and_a_fault(problem, batch, monkeypatch):
+    def broken(row, text):
+        raise KeyError("target")
+
+    monkeypatch.setattr(problem.source, "verify", broken)
+    monkeypatch.setattr(problem, "verifier_errors", 0)
+    with pytest.raises(Fault, match="verifier raised .* KeyError"):
+        problem.reward(batch)
+    assert problem.verifier_errors > 1
+
+
+def test_evaluation_is_on_held_out_prompts_and_repeats(problem, policy):
+    first, again = problem.evaluate(policy, 5, 12, 16), problem.evaluate(policy, 5, 12, 16)
+    assert first.rewards.shape == (1, 12, 16)
+    assert torch.equal(first.rewards, again.rewards) and first.extras == again.extras
+    assert 0 < first.extras["distinct"][0] <= 1 and 0 < first.extras["entropy"][0] < np.log(30)
+    with pytest.raises(InputError, match="held-out prompts"):
+        problem.evaluate(policy, 5, 10**6, 2)
+
+
+def test_bases_differ_by_seed_and_repeat():
+    task = small(warm_steps=3)
+    first, again, other = (warm_start.make_base(task, seed) for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_base_is_loaded_from_its_folder_and_a_missing_one_is_said(tmp_path):
+    task = small(warm_steps=3)
+    base = warm_start.make_base(task, 0)
+    files.save_tensors(warm_start.weights_path(tmp_path, 0), base)
+    loaded = build(task, (0,), tmp_path)
+    assert all(torch.equal(t, base[n]) for n, t in loaded.policy_states(loaded.initial_policy())[0].items())
+    with pytest.raises(InputError, match="no base policy"):
+        build(task, (1,), tmp_path).initial_policy()
+
+
+def test_the_warm_start_learns():
+    problem = build(small(), (0,))
+    settings = {**problem.task.section("warm_start"), "steps": 20, "batch_size": 64, "warmup_steps": 5}
+    losses = warm_start.train(problem.untrained_policy(), problem, settings, 0)
+    assert losses[0] == pytest.approx(np.log(len(problem.tokenizer)), abs=0.1)
+    assert np.mean(losses[-5:]) < 0.8 * losses[0]
+
+
+def test_reference_is_the_base_policy(problem, policy, batch):
+    rows = torch.arange(5)
+    reference = problem.reference_log_probs(batch, rows)
+    assert not reference.requires_grad
+    torch.testing.assert_close(reference, batch.log_probs.flatten()[rows], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "maxpo"])
+def test_groups_without_success_push_nothing(problem, policy, batch, estimator):
+    advantages = get(estimator)(torch.zeros(1, 6, 8), k=4)
+    assert torch.equal(advantages, torch.zeros(1, 6, 8))
+
+
+def test_a_policy_is_pushed_towards_what_is_rewarded():
+    """Twenty steps of rloo with reward 1 for completions that hold a "+": their share must rise."""
+    task = small(groups=16)
+    problem = build(task, (0,))
+    policy = problem.initial_policy()
+    problem.source.verify = lambda row, text: float("+" in text)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=1e-3)
+    means = []
+    for step in range(20):
+        batch = problem.sample(policy, step)
+        rewards = problem.reward(batch)
+        means.append(rewards.mean().item())
+        advantages = get("rloo")(rewards, k=1).flatten().float()
+        optimiser.zero_grad()
+        (-(advantages * problem.log_probs(policy, batch).flatten()).mean()).backward()
+        optimiser.step()
+    assert np.mean(means[-3:]) > np.mean(means[:3]) + 0.1
+
+
+def test_two_seeds_in_one_problem_are_refused():
+    with pytest.raises(ValueError, match="one seed per process"):
+        build(small(), (0, 1))
+
+
+def test_noise_is_keyed_by_purpose():
+    a = streams.generator("countdown3", 0, "train", 0).random(3)
+    assert not np.array_equal(a, streams.generator("countdown3", 0, "evaluation", 0).random(3))

@@ -1,0 +1,198 @@
+"""Real models, offline: a tiny random Qwen2 in a folder, questions in GSM8K's schema, against transformers itself."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from maxpo_bench import task_file
+from maxpo_bench.errors import InputError
+from maxpo_bench.policies import causal_lm
+from maxpo_bench.problems import build
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model folder, a JSONL and the task file that names them."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+    folder = tmp_path_factory.mktemp("huggingface")
+    with open(folder / "train.jsonl", "w") as file:
+        for i in range(60):
+            question = f"What is {i} plus 1?" if i % 2 else f"How many apples are left after eating 1 of {i} apples?"
+            file.write(json.dumps({"question": question, "answer": f"{i} ... #### {i + 1}"}) + "\n")
+    bpe = ByteLevelBPETokenizer()
+    bpe.train([str(folder / "train.jsonl")], vocab_size=320, show_progress=False)
+    bpe.save_model(str(folder))
+    vocabulary = json.loads((folder / "vocab.json").read_text())
+    merges = [tuple(line.split()) for line in (folder / "merges.txt").read_text().splitlines()[1:]]
+    tokenizer = Qwen2Tokenizer(vocab=vocabulary, merges=merges)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>"], "eos_token": "<|im_end|>"})
+    tokenizer.chat_template = CHAT
+    tokenizer.save_pretrained(folder / "model")
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=64, max_position_embeddings=96, eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None, initializer_range=0.3,
+    )  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    return folder
+
+
+def write_task(folder, name="tiny", **changes):
+    task = {
+        "version": 1, "kind": "huggingface", "title": "tiny", "k": 2, "group_size": 4, "groups": 5, "steps": 2,
+        "seeds": 1,
+        "model": {"name": str(folder / "model")},
+        "data": {"source": str(folder / "train.jsonl")},
+        "sampling": {"max_new_tokens": 6},
+        "optimiser": {"lr": 1e-4},
+    }  # fmt: skip
+    for section, values in changes.items():
+        task[section] = {**task[section], **values} if isinstance(values, dict) else values
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(task))
+    return task_file.load(str(path))
+
+
+@pytest.fixture(scope="module")
+def problem(folder):
+    return build(write_task(folder), (0,))
+
+
+@pytest.fixture(scope="module")
+def policy(problem):
+    return problem.initial_policy()
+
+
+def test_prompts_wear_the_chat_template(problem):
+    rows, tokens = problem.split("train")
+    text = problem.tokenizer.decode(tokens[0])
+    assert text == f"<|im_start|>user\n{rows[0]['prompt']}<|im_end|>\n<|im_start|>assistant\n"
+    assert {row["prompt"] for row in rows}.isdisjoint(row["prompt"] for row in problem.split("held_out")[0])
+
+
+def test_log_probs_equal_a_plain_forward(problem, policy):
+    batch = problem.sample(policy, 0)
+    assert batch.prompt_mask.logical_not().any() and not batch.prompt_mask[:, 0].all(), "the case needs left padding"
+    found = problem.log_probs(policy, batch)[0]
+    for g, prompt in enumerate(batch.prompt_tokens):
+        prompt = prompt[batch.prompt_mask[g]]
+        for i, length in enumerate(batch.completions.lengths[g]):
+            completion = batch.completions.tokens[g, i, :length]
+            with torch.no_grad():
+                log_p = policy(input_ids=torch.cat([prompt, completion])[None]).logits[0].log_softmax(-1)
+            wanted = log_p[len(prompt) - 1 : -1].gather(-1, completion[:, None]).sum()
+            torch.testing.assert_close(found[g, i], wanted, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(batch.log_probs[0, g, i], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_greedy_text_equals_generate(problem, policy):
+    """At a temperature near 0 our sampler is greedy: the same tokens as generate on a left-padded batch."""
+    rows, tokens = problem.split("train")
+    prompt_tokens, prompt_mask = problem._left_pad(tokens[:12])
+    uniforms = torch.full((12, 2, 20), 0.5, dtype=torch.float64)
+    ours = causal_lm.sample_groups(policy, prompt_tokens, prompt_mask, uniforms, problem.eos_ids, problem.pad_id, 1e-4)
+    theirs = policy.generate(
+        input_ids=prompt_tokens, attention_mask=prompt_mask.long(), max_new_tokens=20, do_sample=False,
+        pad_token_id=problem.pad_id,
+    )[:, prompt_tokens.shape[1] :]  # fmt: skip
+    assert torch.equal(ours.tokens[:, 0], theirs) and torch.equal(ours.tokens[:, 1], theirs)
+    ended = (theirs == problem.eos_ids[0]).any(-1)
+    assert ours.lengths[:, 0][~ended].eq(theirs.shape[1]).all()
+
+
+def test_an_end_token_ends_a_completion(problem, policy):
+    """Make the end token likely: lengths count it, nothing but padding follows."""
+    rows, tokens = problem.split("train")
+    prompt_tokens, prompt_mask = problem._left_pad(tokens[:8])
+    uniforms = torch.rand(8, 16, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ends = list(range(0, len(problem.tokenizer) - 5, 2))  # half the vocabulary ends
+    drawn = causal_lm.sample_groups(policy, prompt_tokens, prompt_mask, uniforms, ends, problem.pad_id)
+    at = torch.arange(drawn.tokens.shape[-1])
+    last = drawn.tokens.gather(-1, drawn.lengths[..., None] - 1)[..., 0]
+    assert drawn.lengths.float().mean() < 10 and torch.isin(last, torch.tensor(ends)).float().mean() > 0.9
+    assert torch.all(drawn.tokens[at >= drawn.lengths[..., None]] == problem.pad_id)
+
+
+def test_it_trains_end_to_end(folder, problem, policy):
+    from maxpo_bench.estimators import get
+
+    batch = problem.sample(policy, 0)
+    assert problem.reward(batch).shape == (1, 5, 4)
+    rewards = torch.rand(1, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    advantages = get("maxpo")(rewards, k=2).flatten().float()
+    before = problem.log_probs(policy, batch).detach().flatten()
+    optimiser = torch.optim.SGD(policy.parameters(), lr=1e-2)
+    (-(advantages * problem.log_probs(policy, batch).flatten()).mean()).backward()
+    optimiser.step()
+    after = problem.log_probs(policy, batch).detach().flatten()
+    assert (advantages * (after - before)).sum() > 0
+    problem.load_states(policy, problem.policy_states(problem.initial_policy()))
+    assert torch.equal(problem.log_probs(policy, batch).detach().flatten(), before)
+
+
+def test_rewards_read_the_answer(problem):
+    row = {"prompt": "", "answer": "3 + 4 is 7 #### 7"}
+    assert problem.source.verify(row, "the answer is 7 .") == 1
+    assert problem.source.verify(row, "the answer is 8 .") == 0
+    with pytest.raises(ValueError, match="holds no number"):
+        problem.source.verify({"prompt": "", "answer": "none"}, "7")
+
+
+BAD = [
+    ({"data": {"prompt_column": "questoin"}}, "has no column 'questoin'; it has question, answer"),
+    ({"data": {"split": "train", "source": "FOLDER/empty.jsonl"}}, "empty.jsonl is empty"),
+    ({"data": {"source": "FOLDER/missing.jsonl"}}, "no file"),
+    ({"data": {"source": "FOLDER/broken.jsonl"}}, "cannot load split 'train'"),
+    ({"model": {"name": "FOLDER/not_a_model"}}, "is not a model folder: it has no config.json"),
+    ({"model": {"name": "FOLDER/nowhere"}}, "no folder"),
+    ({"sampling": {"max_new_tokens": 80}}, "more than the model's context of 96"),
+]
+
+
+@pytest.mark.parametrize("changes,message", BAD, ids=[message for _, message in BAD])
+def test_bad_input_is_one_line(folder, changes, message):
+    (folder / "empty.jsonl").write_text("")
+    (folder / "broken.jsonl").write_text("{not json\n")
+    (folder / "not_a_model").mkdir(exist_ok=True)
+    changes = json.loads(json.dumps(changes).replace("FOLDER", str(folder)))
+    with pytest.raises(InputError, match=message) as caught:
+        build(write_task(folder, "bad", **changes), (0,)).split("train")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("bad.yaml: ")
+
+
+def test_a_split_that_hashing_leaves_empty_is_said(folder):
+    (folder / "one.jsonl").write_text('{"question": "What is 1 ?", "answer": "#### 1"}\n')
+    problem = build(write_task(folder, "one", data={"source": str(folder / "one.jsonl")}), (0,))
+    with pytest.raises(InputError, match="is empty"):
+        problem.split("train"), problem.split("held_out")
+
+
+def test_an_unreachable_hub_is_one_line(folder, monkeypatch):
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    task = write_task(folder, "hub", model={"name": "nobody/no-such-model"})
+    with pytest.raises(InputError, match="neither a local folder nor to be had from the Hugging Face hub") as caught:
+        build(task, (0,))
+    assert "\n" not in str(caught.value)
+
+
+def test_pickled_weights_are_refused(folder, tmp_path):
+    import shutil
+
+    shutil.copytree(folder / "model", tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save({}, tmp_path / "model" / "pytorch_model.bin")
+    problem = build(write_task(folder, "pickle", model={"name": str(tmp_path / "model")}), (0,))
+    with pytest.raises(InputError, match="cannot load"):
+        problem.initial_policy()

@@ -1,0 +1,221 @@
+"""Verifiers judge untrusted text: the right answer earns 1, anything else 0, nothing raises, nothing takes long."""
+
+import importlib
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from maxpo_bench import task_file
+from maxpo_bench.problems import expressions
+
+TASKS = ["countdown3", "countdown4", "text_maze", "subset_sum"]
+_SOURCES = {}
+
+
+def source(name):
+    if name not in _SOURCES:
+        task = task_file.load(name)
+        module = importlib.import_module(f"maxpo_bench.problems.prompts.{task.kind}")
+        made = module.Source(task.section("data"))
+        columns = made.rows("train")
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        _SOURCES[name] = made, rows
+    return _SOURCES[name]
+
+
+def numeric():
+    from maxpo_bench.problems.prompts import huggingface
+
+    return huggingface.Source({"answer": "last_number", "answer_tolerance": 0.0}, where="test.yaml")
+
+
+HOSTILE = {
+    "empty": "",
+    "one megabyte of digits": "9" * 1_000_000,
+    "one megabyte of parentheses": "(" * 1_000_000,
+    "nested parentheses": "(" * 120 + "1" + ")" * 120,
+    "power tower": "9**9**9",
+    "many powers": "**".join("9" * 80),
+    "long product": "*".join(["999999999999"] * 18),
+    "divisions": "/".join(["7"] * 120),
+    "division by zero": "1/(2-2)",
+    "arabic digits": "\u0661\u0662\u0663",
+    "fullwidth digits": "\uff12*\uff15*\uff19",
+    "superscript": "2\u00b2",
+    "fraction character": "\u00bd",
+    "control characters": "\x00\x07\x1b[2J",
+    "lone surrogate": "\ud800",
+    "newline": "2*5*9\n",
+    "exec": "__import__('os').system('true')",
+    "minus chain": "-" * 100_000 + "1",
+    "exponent": "1e999999999",
+    "infinity": "inf",
+    "nan": "nan",
+    "decimal": "0." + "0" * 1_000_000 + "1",
+    "thousands": "1," * 300_000 + "1",
+    "fraction": "9" * 5000 + "/" + "9" * 5000,
+    "zero fraction": "1/0",
+    "dollars": "$" * 500_000,
+    "hashes": "#### " * 200_000,
+    "boxes": "\\boxed{" * 150_000,
+    "open boxes": "\\boxed{" * 50_000 + "}" * 50_000,
+}
+
+
+@pytest.mark.parametrize("name", [*TASKS, "numeric"])
+@pytest.mark.parametrize("attack", list(HOSTILE))
+def test_hostile_text_earns_nothing_within_10_ms(name, attack):
+    if name == "numeric":
+        verify, row = numeric().verify, {"prompt": "x", "answer": "#### 41.5"}
+    else:
+        verify, row = source(name)[0].verify, source(name)[1][0]
+    seconds = []
+    for _ in range(3):  # the least of three: the machine may be busy
+        start = time.perf_counter()
+        reward = verify(row, HOSTILE[attack])
+        seconds.append(time.perf_counter() - start)
+    assert reward == 0.0
+    assert min(seconds) < 0.010
+
+
+def fuzz(text_and_row):
+    """One case: every verifier answers 0 <= reward <= 1 without raising."""
+    text, pick = text_and_row
+    for name in TASKS:
+        made, rows = source(name)
+        assert made.verify(rows[pick % len(rows)], text) in (0.0, 1.0)
+    assert numeric().verify({"prompt": "x", "answer": "#### 72"}, text) in (0.0, 1.0)
+
+
+TEXTS = st.one_of(
+    st.text(max_size=300),
+    st.text(alphabet="0123456789+-*/()., ", max_size=300),
+    st.text(alphabet="0123456789#$\\boxed{}.,/eE-% \u0663\uff12\u00b2", max_size=80),
+    st.text(alphabet="UDLR", max_size=120),
+    st.lists(st.integers(-(10**40), 10**40).map(str), max_size=20).map(",".join),
+    st.integers(1, 2000).map(lambda n: "(" * n + "1" + ")" * n),
+)
+CASES = st.tuples(TEXTS, st.integers(0, 10**6))
+
+
+@settings(max_examples=5000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(CASES)
+def test_no_text_makes_a_verifier_raise(case):
+    fuzz(case)
+
+
+@pytest.mark.nightly
+@settings(max_examples=200_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(CASES)
+def test_no_text_makes_a_verifier_raise_nightly(case):
+    fuzz(case)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.recursive(
+    st.integers(0, 999).map(str),
+    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+    max_leaves=12,
+))
+def test_expressions_equal_python(text):
+    from fractions import Fraction
+
+    result = expressions.evaluate(text)
+    try:  # the text was made here, so Python may evaluate it
+        wanted = eval("".join(f"F({c})" if c.isdigit() else c for c in _tokens(text)), {"F": Fraction})
+    except ZeroDivisionError:
+        assert result is None
+        return
+    if len(text) <= expressions.MAX_CHARACTERS:
+        assert Fraction(*result[0]) == wanted
+        assert result[1] == [int(t) for t in _tokens(text) if t.isdigit()]
+
+
+def _tokens(text):
+    import re
+
+    return re.findall(r"\d+|.", text)
+
+
+@pytest.mark.parametrize(
+    "text,value", [("2+3*4", 14), ("2*3+4", 10), ("9-3-2", 4), ("8/4/2", 1), ("(2+3)*4", 20), ("2-3*4", -10)]
+)
+def test_precedence(text, value):
+    numerator, denominator = expressions.evaluate(text)[0]
+    assert numerator == value * denominator
+
+
+@pytest.mark.parametrize(
+    "text", ["", "+2", "-2", "2+", "2++3", "()", "(2", "2)", "2 + 3", "02", "2**3", "2(3)", "a", "2.5", "\u0662"]
+)
+def test_what_is_not_an_expression(text):
+    assert expressions.evaluate(text) is None
+
+
+RIGHT = ["2*5*9", "9*5*2", "(2*5)*9"]
+WRONG = ["2*45", "2*5*9+0", "2*5*9*1", "90", "2*5+9", "25*9"]
+
+
+@pytest.mark.parametrize("text", RIGHT + WRONG)
+def test_countdown(text):
+    row = {"prompt": "<259>90:", "digits": "259", "target": 90}
+    assert source("countdown3")[0].verify(row, text) == (text in RIGHT)
+
+
+ARRIVES = ["RRDD", "RRDDUD", "RRRRDDLL"]
+FAILS = ["RRUDDD", "RR", "RRDDD", "DR", "RRRRDDLLL", "rrdd", "", "RRDD" + "UD" * 60]
+
+
+@pytest.mark.parametrize("text", ARRIVES + FAILS)
+def test_text_maze(text):
+    maze = "".join(["S....", "##...", "..G..", ".....", "....."])
+    assert source("text_maze")[0].verify({"prompt": maze + ":"}, text) == (text in ARRIVES)
+
+
+SUMS = {"5+3+7": 1, "8+7": 1, "15": 0, "3+3+2+7": 0, "8+5+2": 1, "2+5+8": 1, "9+6": 0, "8+7+0": 0, "23-8": 0}
+
+
+@pytest.mark.parametrize("text", SUMS)
+def test_subset_sum(text):
+    assert source("subset_sum")[0].verify({"prompt": "235778>15:", "digits": "235778", "target": 15}, text) == SUMS[text]
+
+
+@pytest.mark.parametrize("answer,text,reward", [
+    ("72", "so it is 72", 1), ("72", "72.0", 1), ("1,234", "#### 1234", 1), ("0.5", "1/2", 1), ("-3", "x = -3.", 1),
+    ("72", "first 72 then 71", 0), ("72", "\\boxed{72} and 5 apples", 1), ("72", "#### 72\n", 1), ("72", "", 0),
+    ("10", "$10.", 1),
+    ("72", "seventy-two", 0), ("5", "50%", 0), ("72", "\u0667\u0662", 0),
+])
+def test_numeric_answers(answer, text, reward):
+    assert numeric().verify({"prompt": "x", "answer": f"reasoning 12 + 3 #### {answer}"}, text) == reward
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_demonstrations_belong_to_training_prompts_and_mostly_solve_them(name):
+    made, rows = source(name)
+    by_prompt = {row["prompt"]: row for row in rows}
+    pairs = made.demonstrations(np.random.default_rng(0), 500)
+    solved = np.mean([made.verify(by_prompt[prompt], text) for prompt, text in pairs])
+    assert solved == 1 if name != "text_maze" else 0.5 < solved < 1  # some random walks miss
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_held_out_prompts_are_never_training_prompts(name):
+    made, rows = source(name)
+    held_out = made.table("held_out")["prompt"]
+    assert not set(held_out) & {row["prompt"] for row in rows}
+    assert len(held_out) >= 128 and len(set(held_out)) == len(held_out)
+
+
+@pytest.mark.parametrize("name,prompt,texts", [
+    ("countdown3", {"digits": "259", "target": 90}, ["2+5*9", "2*5*9"]),
+    ("text_maze", {"prompt": "S...G" + "." * 20 + ":"}, ["D", "R", "RRRR"]),
+    ("subset_sum", {"digits": "235778", "target": 15}, ["2+3", "8+5", "8+7"]),
+])
+def test_graded_rewards_grow_towards_the_answer(name, prompt, texts):
+    made = type(source(name)[0])({**task_file.load(name).section("data"), "graded": True})
+    rewards = [made.verify(prompt, text) for text in texts]
+    assert rewards == sorted(rewards) and rewards[-1] == 1 and 0 < rewards[0] < rewards[1] <= 1
