@@ -293,8 +293,9 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
                 s, g, i = (~torch.isfinite(rewards)).nonzero()[0].tolist()
                 raise Fault(f"seed {seeds[s]}, step {step}, group {g}, sample {i}: reward is {rewards[s, g, i].item()}")
         with clock("advantage"):
+            norms = problem.score_norms(batch) if estimator.uses_score_norms else None
             try:
-                advantages = estimator(rewards, k=task.k, score_norms=problem.score_norms(batch))
+                advantages = estimator(rewards, k=task.k, score_norms=norms)
             except InputError as error:
                 raise NotApplicable(str(error)) from None
         with clock("update"):

@@ -186,6 +186,6 @@ class GroupVectorEnv:
 
     def retire(self, ended):
         """Make the rows in the mask legal to step again; what they do from now on is ignored."""
-        if self.mode == "sync":
+        if self.mode == "sync" and ended.any():
             with faults(f"{self.env_id} raised in reset"):
                 self.env.reset(seed=self.seeds, options={"reset_mask": ended})

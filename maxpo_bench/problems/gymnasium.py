@@ -15,13 +15,13 @@ from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.streams import generator, seed_ints
 
 NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
-ROWS = 2048  # steps of one seed per matrix product: fixed, so that a seed's sums do not depend on its neighbours
+ROWS = 1024  # steps of one seed per matrix product: fixed, so that a seed's sums do not depend on its neighbours
 
 
 class Gymnasium(Problem):
-    """kind: gymnasium. A batch is a dict: returns, last [S, G, N]; and the steps that count, padded to L per seed:
-    observations [S, L, d], outputs [S, L, out] of the sampling policy, actions [S, L] or [S, L, A], episodes [S, L]
-    (g * N + n), valid [S, L] float32 0/1.
+    """kind: gymnasium. A batch is a dict: returns, last [S, G, N]; lengths [S, G * N]; and the steps that count, padded
+    to L per seed: observations [S, L, d], actions [S, L] or [S, L, A], episodes [S, L] (row of the vector), valid
+    [S, L] float32 0/1, where [S, L] (t * B + row of the seed); outputs, T of [S, B, out], are the sampling policy's.
     """
 
     def __init__(self, task, seeds, base=None):
@@ -34,7 +34,9 @@ class Gymnasium(Problem):
         self.discrete = isinstance(self.actions, gymnasium.spaces.Discrete)
         if not self.discrete and not (isinstance(self.actions, gymnasium.spaces.Box) and len(self.actions.shape) == 1):
             raise InputError(f"{place(task)}: env.id: action space {self.actions} is neither Discrete nor a vector Box")
-        if isinstance(self.observations, gymnasium.spaces.Discrete):
+        self.first_action = int(self.actions.start) if self.discrete else 0
+        self.one_hot = isinstance(self.observations, gymnasium.spaces.Discrete)
+        if self.one_hot:
             self.width = int(self.observations.n)
         elif isinstance(self.observations, gymnasium.spaces.Box):
             self.width = int(np.prod(self.observations.shape))
@@ -60,19 +62,20 @@ class Gymnasium(Problem):
 
     def _encode(self, observations):
         """Observations of the vector environment [S * B, ...] -> float32 [S, B, d]."""
-        if isinstance(self.observations, gymnasium.spaces.Discrete):
+        if self.one_hot:
             index = torch.as_tensor(np.asarray(observations)) - int(self.observations.start)
             x = torch.nn.functional.one_hot(index, self.width).float()
         else:
-            x = torch.as_tensor(np.asarray(observations, dtype=np.float32))
-        x = x.reshape(len(self.seeds), -1, self.width)
+            x = torch.from_numpy(np.asarray(observations, dtype=np.float32))
+        x = x.view(len(self.seeds), -1, self.width)
         return x if self.scale == 1 else x * self.scale
 
     def _decode(self, actions):
         """Actions [S, B] or [S, B, A] -> numpy, as the vector environment wants them."""
-        actions = actions.flatten(0, 1).numpy()
         if self.discrete:
-            return actions + int(self.actions.start)
+            actions = actions.view(-1).numpy()
+            return actions + self.first_action if self.first_action else actions
+        actions = actions.flatten(0, 1).numpy()
         return np.clip(actions, self.actions.low, self.actions.high).astype(self.actions.dtype)
 
     @torch.no_grad()
@@ -88,44 +91,45 @@ class Gymnasium(Problem):
         alive = np.ones(num_seeds * num_rows, dtype=bool)
         returns, last = np.zeros(len(alive)), np.zeros(len(alive))
         layers = policy.layers()
-        steps = []  # (observations, actions, policy outputs, alive) of each time step
+        steps, steps_alive = [], []  # steps: (observations, actions, policy outputs) of each time step
         for t in range(self.horizon):
             if t % NOISE_CHUNK == 0:
                 noise = self._noise(generators, num_rows)
             outputs = policy(x, layers)
             actions = policy.act(outputs, noise[t % NOISE_CHUNK])
-            steps.append((x, actions, outputs, torch.from_numpy(alive).view(num_seeds, num_rows)))
+            steps.append((x, actions, outputs))
+            steps_alive.append(alive)
             observations, rewards, ended = env.step(self._decode(actions))
             x = self._encode(observations)
             np.add(returns, rewards, out=returns, where=alive)
-            np.copyto(last, rewards, where=alive)
-            alive = alive & ~ended
+            if self.outcome.type == "final":
+                np.copyto(last, rewards, where=alive)
+            alive = alive > ended
             if not alive.any():
                 break
-            if ended.any():
-                env.retire(ended)
+            env.retire(ended)
         if not np.isfinite(returns).all():
             raise InputError(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         shape = (num_seeds, num_groups, num_members)
-        batch = self._pack(steps)
+        batch = self._pack(steps, np.stack(steps_alive).reshape(-1, num_seeds, num_rows))
         batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))
         batch["log_std"] = None if self.discrete else policy.log_std.detach().clone()
         return batch
 
     def _noise(self, generators, num_rows):
-        """Noise of NOISE_CHUNK time steps: uniform [chunk, S, B], or normal [chunk, S, B, A]."""
+        """Noise of NOISE_CHUNK time steps, one tensor each: uniform [S, B], or normal [S, B, A]."""
         if self.discrete:
             drawn = [g.random((NOISE_CHUNK, num_rows), dtype=np.float32) for g in generators]
         else:
             size = (NOISE_CHUNK, num_rows, self.actions.shape[0])
             drawn = [g.standard_normal(size, dtype=np.float32) for g in generators]
-        return torch.as_tensor(np.stack(drawn, axis=1))
+        return torch.as_tensor(np.stack(drawn, axis=1)).unbind(0)
 
-    def _pack(self, steps):
-        """The steps that count, in time order, padded per seed to L, a multiple of ROWS."""
-        # [S, T, B, ..] each
-        x, actions, outputs, alive = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
-        num_seeds, _, num_rows = alive.shape
+    def _pack(self, steps, alive):
+        """The steps that count, in time order, padded per seed to L, a multiple of ROWS. alive: [T, S, B] bool."""
+        x, actions = (torch.stack(column, dim=1).flatten(1, 2) for column in list(zip(*steps, strict=True))[:2])
+        num_seeds, num_rows = alive.shape[1:]
+        alive = torch.from_numpy(alive).transpose(0, 1)  # [S, T, B]
         lengths, alive = alive.sum(1), alive.flatten(1)
         seed, position = alive.nonzero(as_tuple=True)  # sorted by seed, then by time
         counts = alive.sum(1)
@@ -134,12 +138,11 @@ class Gymnasium(Problem):
         where = torch.zeros(num_seeds, length, dtype=torch.int64)
         where[seed, rank] = position
         pick = torch.arange(num_seeds).unsqueeze(1)
-        packed = {
-            name: column.flatten(1, 2)[pick, where]
-            for name, column in (("observations", x), ("actions", actions), ("outputs", outputs))
+        return {
+            "observations": x[pick, where], "actions": actions[pick, where], "where": where,
+            "outputs": [step[2] for step in steps], "episodes": where % num_rows + pick * num_rows,
+            "valid": (torch.arange(length) < counts.unsqueeze(1)).float(), "lengths": lengths,
         }
-        valid = (torch.arange(length) < counts.unsqueeze(1)).float()
-        return packed | {"episodes": where % num_rows, "valid": valid, "lengths": lengths}
 
     def sample(self, policy, step, purpose="train", groups=None, group_size=None):
         num_groups = groups or self.task.groups
@@ -154,12 +157,11 @@ class Gymnasium(Problem):
         num_seeds, length = batch["valid"].shape
         num_rows = batch["returns"][0].numel()
         total = torch.zeros(num_seeds * num_rows, *width, dtype=torch.float64 if not width else torch.float32)
-        index = batch["episodes"] + torch.arange(num_seeds).unsqueeze(1) * num_rows
         for begin in range(0, length, ROWS):
             rows = slice(begin, begin + ROWS)
             valid = batch["valid"][:, rows]
             values = per_step(rows) * (valid if not width else valid.unsqueeze(-1))
-            total = total.index_add(0, index[:, rows].flatten(), values.flatten(0, 1).to(total.dtype))
+            total = total.index_add(0, batch["episodes"][:, rows].flatten(), values.flatten(0, 1).to(total.dtype))
         return total
 
     def log_probs(self, policy, batch, rows=None):
@@ -173,8 +175,11 @@ class Gymnasium(Problem):
     def score_norms(self, batch):
         """In the network's outputs (logits or means), as they were when the actions were drawn."""
 
+        outputs = torch.stack(batch["outputs"], dim=1).flatten(1, 2)  # [S, T * B, out]
+        outputs = outputs[torch.arange(len(outputs)).unsqueeze(1), batch["where"]]
+
         def per_step(cut):
-            score, _ = output_scores(batch["outputs"][:, cut], batch["actions"][:, cut], batch["log_std"])
+            score, _ = output_scores(outputs[:, cut], batch["actions"][:, cut], batch["log_std"])
             return score.square().sum(-1)
 
         return self._by_episode(batch, per_step).view(batch["returns"].shape)

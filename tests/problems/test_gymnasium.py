@@ -9,6 +9,7 @@ import torch
 
 from maxpo_bench.envs.build import GroupVectorEnv
 from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.policies.mlp import output_scores
 from maxpo_bench.problems import build
 
 CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
@@ -116,7 +117,11 @@ def test_scores_and_norms_match_autograd(make_task, env):
         gradients = torch.autograd.grad(log_probs[s, i], parameters, retain_graph=True)
         expected = torch.cat([g[s].flatten() for g in gradients])
         assert torch.allclose(scores[s, i], expected, atol=1e-4, rtol=1e-4) and expected.abs().max() > 0.01
-    assert (problem.score_norms(batch) > 0).all() and problem.score_norms(batch).shape == batch["returns"].shape
+    outputs = policy(batch["observations"])
+    steps, _ = output_scores(outputs, batch["actions"], policy.log_std)
+    norms = (steps.square().sum(-1) * batch["valid"]).flatten()
+    expected = torch.zeros(48).index_add(0, batch["episodes"].flatten(), norms)
+    assert torch.allclose(problem.score_norms(batch).flatten().float(), expected, rtol=1e-4)
 
 
 def test_log_probs_against_torch_distributions(make_task):
@@ -134,7 +139,7 @@ def test_sampled_actions_follow_the_policy(make_task):
     policy = moved(problem)
     batch = problem.sample(policy, 0, groups=40, group_size=16)
     valid = batch["valid"][0] > 0
-    p = batch["outputs"][0].softmax(-1)[valid, 1]
+    p = policy(batch["observations"])[0].softmax(-1)[valid, 1].detach()
     taken = batch["actions"][0][valid].float()
     error = (p * (1 - p)).sum().sqrt()
     assert abs(taken.sum() - p.sum()) < 4 * error and abs(p.mean() - 0.5) > 0.02
