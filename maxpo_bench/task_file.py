@@ -172,7 +172,7 @@ KINDS = {  # kind -> its sections
             "answer_column": Key(str, default="answer"),
             "template": Key(str, default="{prompt}", doc="what the model reads; {prompt} is the question"),
             "chat": Key(bool, default=True, doc="wrap in the tokenizer's chat template"),
-            "answer": Key(str, default="last_number", choices=("last_number", "marked"), doc="marked: #### or \\boxed only"),
+            "answer": Key(str, default="last_number", choices=("last_number", "marked"), doc="marked: #### or boxed"),
             "answer_tolerance": Key(float, default=0.0, low=0.0),
         },
     },

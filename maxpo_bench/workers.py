@@ -68,7 +68,7 @@ def run(jobs, work, label, steps_per_job, workers=None):
     """work(job, tick) for each job in forked processes; tick(n) says that n of its steps are done. Returns the results.
 
     Results come in the order of the jobs and must be picklable. A worker's InputError or CannotWrite is raised here as
-    itself; any other exception, or a worker that is killed, as a Fault with the reason. The first failure stops the rest.
+    itself, any other exception or a killed worker as a Fault with the reason. The first failure stops the rest.
     """
     single_thread()
     context = multiprocessing.get_context("fork")
