@@ -150,7 +150,7 @@ class GroupVectorEnv:
     def reset(self, seeds, noise_seeds):
         """Start all rows; those with the same seed start alike. Returns observations [num_envs, ...].
 
-        seeds: [num_envs] int. noise_seeds: [num_envs] int, what drives each row after its start.
+        seeds: [num_envs] int. noise_seeds() -> [num_envs] int, what drives each row after its start where rows are apart.
         """
         self.seeds = [int(seed) for seed in seeds]
         reset = {"sync": self._reset_sync, "envpool": self._reset_pool}.get(self.mode, self._reset_native)
@@ -159,7 +159,7 @@ class GroupVectorEnv:
 
     def _reset_sync(self, noise_seeds):
         observations, _ = self.env.reset(seed=self.seeds)
-        for env, seed in zip(self.env.envs, noise_seeds, strict=True):
+        for env, seed in zip(self.env.envs, noise_seeds(), strict=True):
             env.unwrapped.np_random = np.random.Generator(np.random.PCG64(int(seed)))
         return observations
 

@@ -18,10 +18,16 @@ NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does 
 ROWS = 1024  # steps of one seed per matrix product: fixed, so that a seed's sums do not depend on its neighbours
 
 
+def gather(columns, where):
+    """The chosen steps of T tensors [S, B, ...]: where [S, L], t * S * B + row -> [S, L, ...]."""
+    flat = torch.stack(columns).flatten(0, 2)
+    return flat.index_select(0, where.flatten()).view(*where.shape, *flat.shape[1:])
+
+
 class Gymnasium(Problem):
     """kind: gymnasium. A batch is a dict: returns, last [S, G, N]; lengths [S, G * N]; and the steps that count, padded
     to L per seed: observations [S, L, d], actions [S, L] or [S, L, A], episodes [S, L] (row of the vector), valid
-    [S, L] float32 0/1, where [S, L] (t * B + row of the seed); outputs, T of [S, B, out], are the sampling policy's.
+    [S, L] float32 0/1, where [S, L] (time * S * B + row); outputs, T of [S, B, out], are the sampling policy's.
     """
 
     def __init__(self, task, seeds, base=None):
@@ -85,13 +91,15 @@ class Gymnasium(Problem):
         num_groups = start_seeds.shape[1]
         num_rows = num_groups * num_members  # B, per seed
         env = self._vector(num_seeds * num_rows)
-        dynamics = [seed_ints(name, seed, f"{purpose} dynamics", step, num_rows) for seed in self.seeds]
-        x = self._encode(env.reset(np.repeat(start_seeds, num_members, axis=1).ravel(), np.concatenate(dynamics)))
+
+        def dynamics():
+            return np.concatenate([seed_ints(name, s, f"{purpose} dynamics", step, num_rows) for s in self.seeds])
+
+        x = self._encode(env.reset(np.repeat(start_seeds, num_members, axis=1).ravel(), dynamics))
         generators = [generator(name, seed, purpose, step) for seed in self.seeds]
         alive = np.ones(num_seeds * num_rows, dtype=bool)
-        returns, last = np.zeros(len(alive)), np.zeros(len(alive))
         layers = policy.layers()
-        steps, steps_alive = [], []  # steps: (observations, actions, policy outputs) of each time step
+        steps, steps_alive, steps_rewards = [], [], []  # steps: (observations, actions, policy outputs) of a time step
         for t in range(self.horizon):
             if t % NOISE_CHUNK == 0:
                 noise = self._noise(generators, num_rows)
@@ -101,17 +109,18 @@ class Gymnasium(Problem):
             steps_alive.append(alive)
             observations, rewards, ended = env.step(self._decode(actions))
             x = self._encode(observations)
-            np.add(returns, rewards, out=returns, where=alive)
-            if self.outcome.type == "final":
-                np.copyto(last, rewards, where=alive)
+            steps_rewards.append(rewards)
             alive = alive > ended
             if not alive.any():
                 break
             env.retire(ended)
+        alive, rewards = np.stack(steps_alive), np.stack(steps_rewards)  # [T, S * B]
+        returns = np.where(alive, rewards, 0.0).sum(0)
+        last = rewards[alive.sum(0) - 1, np.arange(alive.shape[1])]
         if not np.isfinite(returns).all():
             raise InputError(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         shape = (num_seeds, num_groups, num_members)
-        batch = self._pack(steps, np.stack(steps_alive).reshape(-1, num_seeds, num_rows))
+        batch = self._pack(steps, torch.from_numpy(alive).view(-1, num_seeds, num_rows))
         batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))
         batch["log_std"] = None if self.discrete else policy.log_std.detach().clone()
         return batch
@@ -127,21 +136,21 @@ class Gymnasium(Problem):
 
     def _pack(self, steps, alive):
         """The steps that count, in time order, padded per seed to L, a multiple of ROWS. alive: [T, S, B] bool."""
-        x, actions = (torch.stack(column, dim=1).flatten(1, 2) for column in list(zip(*steps, strict=True))[:2])
-        num_seeds, num_rows = alive.shape[1:]
-        alive = torch.from_numpy(alive).transpose(0, 1)  # [S, T, B]
-        lengths, alive = alive.sum(1), alive.flatten(1)
-        seed, position = alive.nonzero(as_tuple=True)  # sorted by seed, then by time
-        counts = alive.sum(1)
+        _, num_seeds, num_rows = alive.shape
+        x, actions, _ = zip(*steps, strict=True)
+        seed, position = alive.transpose(0, 1).flatten(1).nonzero(as_tuple=True)  # sorted by seed, then by time
+        counts = alive.sum((0, 2))  # [S]
         length = -(-int(counts.max()) // ROWS) * ROWS
         rank = torch.arange(len(seed)) - (counts.cumsum(0) - counts)[seed]
+        time = position.div(num_rows, rounding_mode="floor")
+        row = position - time * num_rows + seed * num_rows
         where = torch.zeros(num_seeds, length, dtype=torch.int64)
-        where[seed, rank] = position
-        pick = torch.arange(num_seeds).unsqueeze(1)
+        episodes = (torch.arange(num_seeds).unsqueeze(1) * num_rows).repeat(1, length)
+        where[seed, rank], episodes[seed, rank] = time * (num_seeds * num_rows) + row, row
         return {
-            "observations": x[pick, where], "actions": actions[pick, where], "where": where,
-            "outputs": [step[2] for step in steps], "episodes": where % num_rows + pick * num_rows,
-            "valid": (torch.arange(length) < counts.unsqueeze(1)).float(), "lengths": lengths,
+            "observations": gather(x, where), "actions": gather(actions, where), "where": where,
+            "outputs": [step[2] for step in steps], "episodes": episodes,
+            "valid": (torch.arange(length) < counts.unsqueeze(1)).float(), "lengths": alive.sum(0),
         }
 
     def sample(self, policy, step, purpose="train", groups=None, group_size=None):
@@ -175,8 +184,7 @@ class Gymnasium(Problem):
     def score_norms(self, batch):
         """In the network's outputs (logits or means), as they were when the actions were drawn."""
 
-        outputs = torch.stack(batch["outputs"], dim=1).flatten(1, 2)  # [S, T * B, out]
-        outputs = outputs[torch.arange(len(outputs)).unsqueeze(1), batch["where"]]
+        outputs = gather(batch["outputs"], batch["where"])  # [S, L, out]
 
         def per_step(cut):
             score, _ = output_scores(outputs[:, cut], batch["actions"][:, cut], batch["log_std"])
