@@ -201,6 +201,7 @@ def score_rows(model, prompt_tokens, prompt_mask, tokens, lengths, temperature=1
     Needs R * D * 4 bytes, and `chunk` rows of activations at a time.
     """
     from torch.func import functional_call, grad, vmap
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     parameters = {name: p.detach() for name, p in model.named_parameters()}
     num_prompt, num_tokens = prompt_tokens.shape[1], tokens.shape[1]
@@ -230,6 +231,7 @@ def score_rows(model, prompt_tokens, prompt_mask, tokens, lengths, temperature=1
     scores = torch.empty(len(tokens), sum(p.numel() for p in parameters.values()), device=tokens.device)
     for start in range(0, len(tokens), chunk):
         rows = slice(start, start + chunk)
-        gradients = each(parameters, sequence[rows], bias[rows], positions(mask)[rows], tokens[rows], counts[rows])
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels cannot be vmapped
+            gradients = each(parameters, sequence[rows], bias[rows], positions(mask)[rows], tokens[rows], counts[rows])
         scores[rows] = torch.cat([g.flatten(1) for g in gradients.values()], dim=1).float()
     return scores

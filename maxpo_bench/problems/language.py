@@ -122,7 +122,11 @@ class LanguageProblem(Problem):
         return [{n: t.detach().clone() for n, t in policy.state_dict().items() if n not in tied}]
 
     def load_states(self, policy, states):
-        policy.load_state_dict(states[0], strict=False)
+        wrong = policy.load_state_dict(states[0], strict=False)
+        missing = set(wrong.missing_keys) - set(getattr(policy, "all_tied_weights_keys", None) or {})
+        if missing or wrong.unexpected_keys:
+            names = sorted([*missing, *wrong.unexpected_keys])
+            raise InputError(f"task {self.task.name}: these weights are another model's: {', '.join(names[:3])}")
         policy.tie_weights()
 
     def sample(self, policy, step, purpose="train", groups=None, group_size=None):

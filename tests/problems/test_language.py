@@ -211,7 +211,6 @@ def test_the_warm_start_learns():
     problem = build(small(), (0,))
     settings = {**problem.task.section("warm_start"), "steps": 20, "batch_size": 64, "warmup_steps": 5}
     losses = warm_start.train(problem.untrained_policy(), problem, settings, 0)
-    assert losses[0] == pytest.approx(np.log(len(problem.tokenizer)), abs=0.1)
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
 

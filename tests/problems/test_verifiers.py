@@ -175,7 +175,7 @@ def test_text_maze(text):
     assert source("text_maze")[0].verify({"prompt": maze + ":"}, text) == (text in ARRIVES)
 
 
-SUMS = {"5+3+7": 1, "8+7": 1, "15": 0, "3+3+2+7": 0, "8+5+2": 1, "2+5+8": 1, "9+6": 0, "8+7+0": 0, "23-8": 0}
+SUMS = {"5+3+7": 1, "8+7": 1, "15": 0, "3+3+2+7": 0, "8+5+2": 1, "9+6": 0, "8+7+0": 0, "23-8": 0}
 
 
 @pytest.mark.parametrize("text", SUMS)

@@ -27,7 +27,8 @@ class Source(PromptSource):
         try:
             import reasoning_gym
         except ImportError:
-            raise InputError(f"{where}: kind reasoning_gym needs it installed: pip install 'maxpo_bench[reasoning-gym]'") from None
+            install = "pip install 'maxpo_bench[reasoning-gym]'"
+            raise InputError(f"{where}: kind reasoning_gym needs the package reasoning-gym: {install}") from None
         from reasoning_gym.factory import DATASETS
 
         if data["dataset"] not in DATASETS:
