@@ -27,7 +27,7 @@ class Row:
 
     what: str
     metric: str
-    verdict: str            # identical | reproduced | differs | not recomputed | new | missing here | ...
+    verdict: str  # identical | reproduced | differs | not recomputed | new | missing here | ...
     published: float | None = None
     here: float | None = None
     gap: statistics.Interval | None = None  # here - published
@@ -49,7 +49,9 @@ def compare(root=".", against="HEAD"):
     params = read_params(root)
     cells = [(t, e) for t in dict.fromkeys(params["tasks"]) for e in dict.fromkeys(params["estimators"])]
     paths = {(t, e): f"results/runs/{t}/{e}/metrics.json" for t, e in cells}
-    others = [f"results/variance/{t}.csv" for t in params["tasks"]] + [f"results/studies/{s}.csv" for s in params.get("studies", [])]
+    others = [f"results/variance/{t}.csv" for t in params["tasks"]] + [
+        f"results/studies/{s}.csv" for s in params.get("studies", [])
+    ]
     published = read_revision(root, against, [*paths.values(), *others])
     rows, failures, gaps = [], [], {}
     for (task, estimator), path in paths.items():
@@ -71,8 +73,12 @@ def compare(root=".", against="HEAD"):
 def read_revision(root, revision, paths):
     """{path: bytes} of the files of a revision that exist in it; paths are relative to root. One git process."""
     try:
-        known = subprocess.run(["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"], cwd=root,
-                               capture_output=True, check=False)
+        known = subprocess.run(
+            ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
+            cwd=root,
+            capture_output=True,
+            check=False,
+        )
     except FileNotFoundError:
         raise Fault("git is not installed, so there are no published results to read") from None
     if known.returncode:
@@ -117,15 +123,21 @@ def _compare_cell(what, published, mine, recomputed):
         if old.get("status") in ("ok", "not_applicable"):
             failures.append(f"{what}: was {old.get('status')}, now {new.get('status')}: {new.get('reason', '')}")
         return [Row(what, "", "status changed", note=f"{old.get('status')} to {new.get('status')}")], failures
-    rows = [_compare_metric(what, metric, _by_seed(old, metric), _by_seed(new, metric)) for metric in METRICS
-            if metric in old.get("final", {}) or metric in new.get("final", {})]
+    rows = [
+        _compare_metric(what, metric, _by_seed(old, metric), _by_seed(new, metric))
+        for metric in METRICS
+        if metric in old.get("final", {}) or metric in new.get("final", {})
+    ]
     return rows or [Row(what, "", "reproduced", note="same outcome, other text")], failures
 
 
 def _by_seed(metrics, metric):
     values = metrics.get("final", {}).get(metric) or []
-    return {int(s): float(v) for s, v in zip(metrics.get("seeds", []), values, strict=False)
-            if isinstance(v, int | float) and math.isfinite(v)}
+    return {
+        int(s): float(v)
+        for s, v in zip(metrics.get("seeds", []), values, strict=False)
+        if isinstance(v, int | float) and math.isfinite(v)
+    }
 
 
 def _compare_metric(what, metric, old, new):
@@ -166,8 +178,11 @@ def _probe_change(old, new):
 def _worse(gaps):
     """One line for each cell, and each estimator over its tasks, whose max@K dropped beyond chance."""
     tests = [(f"{task}, {estimator}", row.gap) for (task, estimator), row in gaps.items()]
-    constant = [f"{what}: max@K dropped by {-gap.estimate:.4g} on every seed" for what, gap in tests
-                if gap.low is None and gap.num_pairs >= statistics.MIN_PAIRS and gap.estimate < 0]
+    constant = [
+        f"{what}: max@K dropped by {-gap.estimate:.4g} on every seed"
+        for what, gap in tests
+        if gap.low is None and gap.num_pairs >= statistics.MIN_PAIRS and gap.estimate < 0
+    ]
     for estimator in dict.fromkeys(e for _, e in gaps):
         own = [row for (_, e), row in gaps.items() if e == estimator and row.gap.error]
         if len(own) > 1:  # each task in units of its own error, so that tasks with other reward scales can be added
@@ -201,7 +216,9 @@ def _compare_file(path, published, mine):
         known = old[["ratio_low", "ratio_high"]].notna().all(axis=1) & new["ratio_to_maxpo"].notna()
         inside = ((new["ratio_to_maxpo"] >= old["ratio_low"]) & (new["ratio_to_maxpo"] <= old["ratio_high"]))[known]
         verdict = "reproduced" if inside.mean() >= 0.9 else "differs"  # each published interval misses now and then
-        return Row(path, "", verdict, note=f"{int(inside.sum())} of {int(known.sum())} variance ratios inside the published interval")
+        return Row(
+            path, "", verdict, note=f"{int(inside.sum())} of {int(known.sum())} variance ratios inside the published interval"
+        )
     worst, column = 0.0, ""
     for name in old.select_dtypes("number"):
         gap = ((new[name] - old[name]).abs() / old[name].abs().clip(lower=1e-12)).max()
@@ -222,12 +239,18 @@ def as_markdown(rows, failures, against):
     lines += [""] + [f"- {failure}" for failure in failures] + [""] * bool(failures)
     shown = [row for row in rows if row.verdict not in ("identical", "not recomputed", "identical file")]
     if shown:
-        lines += ["| cell | metric | published | here | difference [95% interval] | pairs | verdict |", "| --- | --- | ---: | ---: | ---: | ---: | --- |"]
+        lines += [
+            "| cell | metric | published | here | difference [95% interval] | pairs | verdict |",
+            "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        ]
     for row in shown:
         gap, text = row.gap, ""
         if gap is not None:
             text = f"{gap.estimate:+.4g}" + (f" [{gap.low:+.4g}, {gap.high:+.4g}]" if gap.low is not None else "")
         note = f" ({row.note})" if row.note else ""
         number = ["" if v is None else f"{v:.4f}" for v in (row.published, row.here)]
-        lines.append(f"| {row.what} | {row.metric} | {number[0]} | {number[1]} | {text} | {gap.num_pairs if gap else ''} | {row.verdict}{note} |")
+        lines.append(
+            f"| {row.what} | {row.metric} | {number[0]} | {number[1]} | {text} "
+            f"| {gap.num_pairs if gap else ''} | {row.verdict}{note} |"
+        )
     return "\n".join(lines)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 SIZE = 0.95
-MIN_PAIRS = 3       # fewer: no interval, said in words
+MIN_PAIRS = 3  # fewer: no interval, said in words
 BCA_FROM = 20
 NUM_RESAMPLES = 2000
 
@@ -28,10 +28,10 @@ class Interval:
     estimate: float | None
     low: float | None
     high: float | None
-    num_pairs: int               # values (pairs) behind it
-    p: float | None = None       # two-sided p value of "the estimate is 0"
-    error: float | None = None   # standard error
-    dof: float | None = None     # its degrees of freedom
+    num_pairs: int  # values (pairs) behind it
+    p: float | None = None  # two-sided p value of "the estimate is 0"
+    error: float | None = None  # standard error
+    dof: float | None = None  # its degrees of freedom
     reason: str = ""
 
     def p_below(self, bound):
@@ -113,8 +113,15 @@ def bca(values, statistic=np.mean, num_resamples=NUM_RESAMPLES, generator=None):
     values = np.asarray(values, dtype=np.float64)
     if len(values) < MIN_PAIRS:
         raise ValueError(f"bca: {len(values)} values, at least {MIN_PAIRS} are needed")
-    result = stats.bootstrap((values,), statistic, n_resamples=num_resamples, confidence_level=SIZE, method="BCa",
-                             vectorized=True, rng=generator or np.random.default_rng(0))
+    result = stats.bootstrap(
+        (values,),
+        statistic,
+        n_resamples=num_resamples,
+        confidence_level=SIZE,
+        method="BCa",
+        vectorized=True,
+        rng=generator or np.random.default_rng(0),
+    )
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 

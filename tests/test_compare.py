@@ -35,6 +35,7 @@ def shift(amount, seeds=None, noise=0.0):
         for i in range(len(values)):
             if seeds is None or i in seeds:
                 values[i] += amount + noise * ((-1) ** i)
+
     return change
 
 
@@ -105,6 +106,7 @@ def test_too_few_seeds_get_no_interval(project):
     def two_seeds(metrics):
         metrics["seeds"] = [0, 1]
         metrics["final"]["max@K"] = [0.1, 0.9]
+
     synthetic.edit(project, "maze", "pkpo", two_seeds)
     row = next(r for r in compare.compare(project)[0] if r.what == "maze, pkpo" and r.metric == "max@K")
     assert row.gap.low is None and "2 of the 3 seeds" in row.note

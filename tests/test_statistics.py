@@ -9,11 +9,15 @@ from scipy import stats
 from maxpo_bench import statistics
 
 # 5 seeds x 6 tasks. The expected numbers were computed once with rliable 1.2.0 (pandas 2), 50,000 resamples.
-FIRST = np.array([
-    [0.426, 0.343, 0.338, 0.558, 0.617, 0.398], [0.649, 0.596, 0.259, 0.505, 0.874, 0.447],
-    [0.128, 0.46, 0.421, 0.341, 0.898, 0.321], [0.564, 0.722, 0.652, 0.38, 0.56, 0.687],
-    [0.109, 0.838, 0.605, 0.639, 0.5, 0.765],
-])
+FIRST = np.array(
+    [
+        [0.426, 0.343, 0.338, 0.558, 0.617, 0.398],
+        [0.649, 0.596, 0.259, 0.505, 0.874, 0.447],
+        [0.128, 0.46, 0.421, 0.341, 0.898, 0.321],
+        [0.564, 0.722, 0.652, 0.38, 0.56, 0.687],
+        [0.109, 0.838, 0.605, 0.639, 0.5, 0.765],
+    ]
+)
 
 
 def by_task(array):
@@ -87,8 +91,10 @@ def test_overall_intervals_cover():
     assert 0.92 <= np.mean(hits) <= 0.97
     parts = [rng.beta(2 + t, 4, (10 if t < 6 else 4) * 20_000) for t in range(10)]
     truth_iqm = statistics.iqm(np.concatenate(parts))
-    hits = [f.low <= truth_iqm <= f.high
-            for f in (statistics.iqm_interval(s, 400, np.random.default_rng(i)) for i, s in enumerate(samples))]
+    hits = [
+        f.low <= truth_iqm <= f.high
+        for f in (statistics.iqm_interval(s, 400, np.random.default_rng(i)) for i, s in enumerate(samples))
+    ]
     assert 0.92 <= np.mean(hits) <= 0.97
 
 
@@ -97,10 +103,17 @@ def test_intervals_repeat():
     assert one == two
 
 
-@pytest.mark.parametrize("values, reason", [
-    ([], "0 of the 3 seeds"), ([0.4], "1 of the 3 seeds"), ([0.4, 0.6], "2 of the 3 seeds"),
-    ([0.25] * 10, "no spread"), ([0.1 + 0.2, 0.3, 0.3, 0.3], "no spread"), ([math.nan, math.nan, 1.0, 2.0], "2 of the 3 seeds"),
-])
+@pytest.mark.parametrize(
+    "values, reason",
+    [
+        ([], "0 of the 3 seeds"),
+        ([0.4], "1 of the 3 seeds"),
+        ([0.4, 0.6], "2 of the 3 seeds"),
+        ([0.25] * 10, "no spread"),
+        ([0.1 + 0.2, 0.3, 0.3, 0.3], "no spread"),
+        ([math.nan, math.nan, 1.0, 2.0], "2 of the 3 seeds"),
+    ],
+)
 def test_never_invents_an_interval(values, reason):
     found = statistics.mean_interval(values)
     assert found.low is None and found.high is None and found.p is None

@@ -38,8 +38,8 @@ class Finding:
     null: float = 0.0
     num_pairs: int = 0
     reason: str = ""
-    p_for: float | None = None       # one-sided: small when the claim holds here
-    p_against: float | None = None   # one-sided: small when the opposite holds here
+    p_for: float | None = None  # one-sided: small when the claim holds here
+    p_against: float | None = None  # one-sided: small when the opposite holds here
 
 
 @dataclass
@@ -125,7 +125,7 @@ def _decide(claim, p_holm):
         return
     shown = [f for f in claim.findings if f.effect is not None]
     if shown:
-        least = min(shown, key=lambda f: (f.effect - f.null if f.low is None else f.low - f.null))
+        least = min(shown, key=lambda f: f.effect - f.null if f.low is None else f.low - f.null)
         claim.effect, claim.low, claim.high, claim.num_pairs = least.effect, least.low, least.high, least.num_pairs
         claim.reason = least.reason if len(claim.findings) == 1 else f"least favourable: {least.against} ({least.where})"
     else:
@@ -159,7 +159,9 @@ def judge_property(results, method, spec):
     effect = results.property_of(spec["effect"]).get(method) if "effect" in spec else None
     holds = str(found) == wanted
     what = f"{spec['column']} = {found}, by exact enumeration"
-    finding = Finding("", "enumeration", effect=effect, reason=what, p_for=0.0 if holds else 1.0, p_against=0.0 if not holds else 1.0)
+    finding = Finding(
+        "", "enumeration", effect=effect, reason=what, p_for=0.0 if holds else 1.0, p_against=0.0 if not holds else 1.0
+    )
     return ("relative bias" if effect is not None else ""), [finding]
 
 
@@ -180,9 +182,19 @@ def judge_growth(results, method, spec):
     slope, half = float(fit.slope), float(t.ppf((1 + statistics.SIZE) / 2, dof)) * error
     p = float(t.sf((bound - slope) / error, dof))
     # written so that a larger effect favours the claim, as everywhere: the room left below the bound
-    return unit, [Finding("", "cost study", effect=bound - slope, low=bound - slope - half, high=bound - slope + half,
-                          num_pairs=len(rows), p_for=p, p_against=1 - p,
-                          reason=f"time grows as N^{slope:.2f} for N = {rows.index.min()} to {rows.index.max()}")]
+    return unit, [
+        Finding(
+            "",
+            "cost study",
+            effect=bound - slope,
+            low=bound - slope - half,
+            high=bound - slope + half,
+            num_pairs=len(rows),
+            p_for=p,
+            p_against=1 - p,
+            reason=f"time grows as N^{slope:.2f} for N = {rows.index.min()} to {rows.index.max()}",
+        )
+    ]
 
 
 def _ratio_finding(against, where, row, num_pairs):
@@ -251,8 +263,10 @@ def judge_trained(results, method, spec):
             continue
         differences = {}
         for task in results.tasks:
-            pairs, _ = statistics.pair(results.cells[task, method].values(metric) if (task, method) in results.cells else {},
-                                       results.cells[task, name].values(metric))
+            pairs, _ = statistics.pair(
+                results.cells[task, method].values(metric) if (task, method) in results.cells else {},
+                results.cells[task, name].values(metric),
+            )
             low, high = scale.get(task, (0.0, 1.0)) if not metric.startswith("pass") else (0.0, 1.0)
             pairs = pairs / (high - low)
             if by_task:
@@ -272,8 +286,16 @@ def _why_absent(results, task, method, name):
 
 
 def _paired_finding(name, where, found, margin, absent):
-    finding = Finding(name, where, effect=found.estimate, low=found.low, high=found.high, null=0.0 - margin,
-                      num_pairs=found.num_pairs, reason="; ".join(filter(None, [found.reason, absent])))
+    finding = Finding(
+        name,
+        where,
+        effect=found.estimate,
+        low=found.low,
+        high=found.high,
+        null=0.0 - margin,
+        num_pairs=found.num_pairs,
+        reason="; ".join(filter(None, [found.reason, absent])),
+    )
     if found.error:
         finding.p_for = found.p_below(-margin)
         finding.p_against = 1 - found.p_below(-margin if margin else 0.0)
@@ -314,13 +336,18 @@ def training_seconds(cell):
 
 
 MEASURES = {
-    "property": judge_property, "growth": judge_growth, "variance": judge_variance, "regimes": judge_regimes,
-    "wall_clock": judge_wall_clock, **dict.fromkeys(TRAINED, judge_trained),
+    "property": judge_property,
+    "growth": judge_growth,
+    "variance": judge_variance,
+    "regimes": judge_regimes,
+    "wall_clock": judge_wall_clock,
+    **dict.fromkeys(TRAINED, judge_trained),
 }
 
 
 def as_json(claims):
     """Plain values for claims.json; findings included."""
+
     def clean(value):
         if isinstance(value, dict):
             return {k: clean(v) for k, v in value.items()}

@@ -7,17 +7,17 @@ import pandas as pd
 
 from maxpo_bench.report import style
 
-PER_FIGURE = 12   # panels; more tasks go on further figures
+PER_FIGURE = 12  # panels; more tasks go on further figures
 PHASE_COLOURS = {"sample": "#2F4B7C", "reward": "#8FA9D0", "advantage": "#C1272D", "update": "#A8A8A8"}
 BAND = "Bands and whiskers: 95% intervals over seeds; none below 3 seeds."
 
 
-def _pages(tasks, per_figure=PER_FIGURE):
+def pages_of(tasks, per_figure=PER_FIGURE):
     tasks = list(tasks)
     return [tasks[i : i + per_figure] for i in range(0, len(tasks), per_figure)]
 
 
-def _panels(num, cols, height, **kwargs):
+def panels(num, cols, height, **kwargs):
     """A full-width figure with num panels: (figure, [axes]); what is left of the last row is removed, not left empty."""
     cols = min(cols, num)
     rows = -(-num // cols)
@@ -28,7 +28,7 @@ def _panels(num, cols, height, **kwargs):
     return figure, flat[:num]
 
 
-def _number(name, page, pages):
+def numbered(name, page, pages):
     return name if len(pages) == 1 else f"{name}_{page + 1}"
 
 
@@ -41,9 +41,9 @@ def learning_curves(table, results, metric):
     """Mean over seeds against samples drawn, one panel per task, each line named at its end."""
     label = {"max_at_k": "max@K", "pass_at_1": "pass@1"}[metric]
     unit = "reward" if metric == "max_at_k" else "share"
-    made, pages = [], _pages(table["task"].drop_duplicates(), 10)
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
     for page, tasks in enumerate(pages):
-        figure, axes = _panels(len(tasks), 2, 1.75)
+        figure, axes = panels(len(tasks), 2, 1.75)
         for ax, task in zip(axes, tasks, strict=True):
             rows, ends = table[table["task"] == task], {}
             names = _present(rows, results.estimators)
@@ -54,21 +54,32 @@ def learning_curves(table, results, metric):
                 x = line["samples"] / 1000
                 look = style.line_style(name, results.estimators)
                 ax.plot(x, line[metric], markevery=max(1, len(line) // 6), **look)
-                ax.fill_between(x, line[f"{metric}_low"].astype(float), line[f"{metric}_high"].astype(float),
-                                color=look["color"], alpha=0.10, linewidth=0)
+                ax.fill_between(
+                    x,
+                    line[f"{metric}_low"].astype(float),
+                    line[f"{metric}_high"].astype(float),
+                    color=look["color"],
+                    alpha=0.10,
+                    linewidth=0,
+                )
                 ends[name] = line[metric].iloc[-1]
             if metric == "pass_at_1":
                 ax.set_ylim(bottom=max(0, ax.get_ylim()[0]))
             ax.margins(x=0.01)
             ax.set_title(f"{task} (K={results.k(task)})" if metric == "max_at_k" else task)
             style.label_ends(ax, ends, names=results.estimators)
-        _label_grid(axes, 2, "samples drawn [thousand]", f"{label} [{unit}]")
-        made.append((_number(f"curves_{metric}", page, pages), figure,
-                     f"{label} on held-out prompts or start states along training, mean over seeds. {BAND}"))
+        label_grid(axes, 2, "samples drawn [thousand]", f"{label} [{unit}]")
+        made.append(
+            (
+                numbered(f"curves_{metric}", page, pages),
+                figure,
+                f"{label} on held-out prompts or start states along training, mean over seeds. {BAND}",
+            )
+        )
     return made
 
 
-def _label_grid(axes, cols, xlabel, ylabel):
+def label_grid(axes, cols, xlabel, ylabel):
     """Axis labels where they are needed: y on the first column, x on the last panel of every column."""
     cols = min(cols, len(axes))
     for i, ax in enumerate(axes):
@@ -80,17 +91,23 @@ def _label_grid(axes, cols, xlabel, ylabel):
 
 def ladder(table, results):
     """max@k against k, before training (dashed) and after, one panel per task."""
-    made, pages = [], _pages(table["task"].drop_duplicates(), 10)
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
     for page, tasks in enumerate(pages):
-        figure, axes = _panels(len(tasks), 2, 1.75)
+        figure, axes = panels(len(tasks), 2, 1.75)
         for ax, task in zip(axes, tasks, strict=True):
             rows, ends = table[table["task"] == task], {}
             before = rows[rows["when"] == "before"].groupby("k")["max_at_k"].first()
             if len(before):
                 ax.plot(before.index, before.to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
                 middle = len(before) // 2
-                ax.annotate("before", (before.index[middle], before.iloc[middle]), xytext=(4, -8), textcoords="offset points",
-                            fontsize=6.5, color=style.GREY)
+                ax.annotate(
+                    "before",
+                    (before.index[middle], before.iloc[middle]),
+                    xytext=(4, -8),
+                    textcoords="offset points",
+                    fontsize=6.5,
+                    color=style.GREY,
+                )
             for name in _present(rows, results.estimators):
                 line = rows[(rows["estimator"] == name) & (rows["when"] == "after")].dropna(subset=["max_at_k"]).sort_values("k")
                 if len(line):
@@ -102,9 +119,14 @@ def ladder(table, results):
             ax.minorticks_off()
             ax.set_title(f"{task} (trained for K={results.k(task)})")
             style.label_ends(ax, ends, names=results.estimators)
-        _label_grid(axes, 2, "k [samples per prompt]", "max@k [reward]")
-        made.append((_number("ladder", page, pages), figure,
-                     "max@k on held-out prompts or start states against k, before training (dashed) and after, mean over seeds."))
+        label_grid(axes, 2, "k [samples per prompt]", "max@k [reward]")
+        made.append(
+            (
+                numbered("ladder", page, pages),
+                figure,
+                "max@k on held-out prompts or start states against k, before training (dashed) and after, mean over seeds.",
+            )
+        )
     return made
 
 
@@ -114,18 +136,27 @@ def forest(table, results, metric, method=style.REFERENCE):
     if not len(table):
         return []
     names = [e for e in results.estimators if e in set(table["estimator"])]
-    made, pages = [], _pages(["overall", *[t for t in table["task"].drop_duplicates() if t != "overall"]])
+    made, pages = [], pages_of(["overall", *[t for t in table["task"].drop_duplicates() if t != "overall"]])
     for page, tasks in enumerate(pages):
-        figure, axes = _panels(len(tasks), 4, 0.55 + 0.16 * len(names), sharey=True)
+        figure, axes = panels(len(tasks), 4, 0.55 + 0.16 * len(names), sharey=True)
         for ax, task in zip(axes, tasks, strict=True):
             rows = table[table["task"] == task].set_index("estimator")
             ax.axvline(0, color="#333333", linewidth=0.8, zorder=1)
             for place, name in enumerate(names):
                 if name not in rows.index:
-                    ax.text(0, place, "no pairs", fontsize=6, color=style.GREY, va="center", ha="center", zorder=6,
-                            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8})
+                    ax.text(
+                        0,
+                        place,
+                        "no pairs",
+                        fontsize=6,
+                        color=style.GREY,
+                        va="center",
+                        ha="center",
+                        zorder=6,
+                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+                    )
                     continue
-                _whisker(ax, place, rows.loc[name], "difference", style.line_style(name, results.estimators))
+                whisker(ax, place, rows.loc[name], "difference", style.line_style(name, results.estimators))
             ax.set_yticks(range(len(names)), names)
             ax.set_ylim(len(names) - 0.4, -0.6)
             ax.set_title("mean of all tasks" if task == "overall" else task)
@@ -136,9 +167,14 @@ def forest(table, results, metric, method=style.REFERENCE):
         for ax in axes[-cols:]:
             ax.set_xlabel("")
         figure.supxlabel(f"{method} minus the other, {metric} [scale 0 to 1]", fontsize=8)
-        made.append((_number(f"forest_{_slug(metric)}", page, pages), figure,
-                     f"{metric} after training: {method} minus each other estimator, paired by seed; right of 0, {method} is ahead. "
-                     "Filled: the 95% interval leaves out 0. No whisker: too few seeds or no spread."))
+        made.append(
+            (
+                numbered(f"forest_{_slug(metric)}", page, pages),
+                figure,
+                f"{metric} after training: {method} minus each other estimator, paired by seed; right of 0, {method} is ahead. "
+                "Filled: the 95% interval leaves out 0. No whisker: too few seeds or no spread.",
+            )
+        )
     return made
 
 
@@ -146,14 +182,23 @@ def _slug(metric):
     return metric.lower().replace("@", "_at_")
 
 
-def _whisker(ax, place, row, key, look, null=0.0):
+def whisker(ax, place, row, key, look, null=0.0):
     low, high = row["low"], row["high"]
     known = not (pd.isna(low) or pd.isna(high))
     if known:
         ax.plot([low, high], [place, place], color=look["color"], linewidth=1.3, zorder=3, solid_capstyle="butt")
     settled = known and (low > null or high < null)
-    ax.plot([row[key]], [place], marker=look["marker"], color=look["color"], markersize=4.5, zorder=4, linestyle="none",
-            markerfacecolor=look["color"] if settled else "white", markeredgewidth=1.0)
+    ax.plot(
+        [row[key]],
+        [place],
+        marker=look["marker"],
+        color=look["color"],
+        markersize=4.5,
+        zorder=4,
+        linestyle="none",
+        markerfacecolor=look["color"] if settled else "white",
+        markeredgewidth=1.0,
+    )
 
 
 def summary(results, scale):
@@ -162,7 +207,7 @@ def summary(results, scale):
     names = list(results.estimators)
     if not tasks:
         return []
-    made, pages = [], _pages(tasks, 25)
+    made, pages = [], pages_of(tasks, 25)
     for page, rows in enumerate(pages):
         values = np.array([[_level(results.cells[t, e]) for e in names] for t in rows])
         spans = np.array([scale[t][1] - scale[t][0] for t in rows])[:, None]
@@ -179,11 +224,21 @@ def summary(results, scale):
                 value = values[i, j]
                 if math.isfinite(value):
                     dark = np.dot(image.cmap(image.norm(shade[i, j]))[:3], (0.3, 0.59, 0.11)) < 0.5
-                    ax.text(j, i, _short(value), ha="center", va="center", fontsize=7.5, color="white" if dark else "black",
-                            fontweight="bold" if value == best else "normal")
+                    ax.text(
+                        j,
+                        i,
+                        _short(value),
+                        ha="center",
+                        va="center",
+                        fontsize=7.5,
+                        color="white" if dark else "black",
+                        fontweight="bold" if value == best else "normal",
+                    )
                 else:
                     status = results.cells[task, name].status
-                    ax.text(j, i, {"not_applicable": "n/a"}.get(status, status), ha="center", va="center", fontsize=6.5, color="#555555")
+                    ax.text(
+                        j, i, {"not_applicable": "n/a"}.get(status, status), ha="center", va="center", fontsize=6.5, color="#555555"
+                    )
         ax.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
         for tick, name in zip(ax.get_xticklabels(), names, strict=True):
             tick.set_color(style.colours(names)[name])
@@ -196,9 +251,14 @@ def summary(results, scale):
         bar = figure.colorbar(image, ax=ax, fraction=0.025, pad=0.015)
         bar.set_label("above the task's mean [scale 0 to 1]", fontsize=7.5)
         bar.outline.set_visible(False)
-        made.append((_number("summary", page, pages), figure,
-                     "max@K after training, mean over seeds. Bold: highest of the row (not a test: see the differences). Colour: "
-                     "above (orange) or below (purple) the mean of the row."))
+        made.append(
+            (
+                numbered("summary", page, pages),
+                figure,
+                "max@K after training, mean over seeds. Bold: highest of the row (not a test: see the differences). Colour: "
+                "above (orange) or below (purple) the mean of the row.",
+            )
+        )
     return made
 
 
@@ -219,8 +279,10 @@ def which_k(answers, results):
     figure, ax = style.new_figure("full", height=2.9)
     ks, ends = [a.k for a in answers], {}
     for name in results.estimators:
-        gaps = [0.0 if a.best == name else -a.gaps[name].estimate if name in a.gaps and a.gaps[name].estimate is not None else math.nan
-                for a in answers]
+        gaps = [
+            0.0 if a.best == name else -a.gaps[name].estimate if name in a.gaps and a.gaps[name].estimate is not None else math.nan
+            for a in answers
+        ]
         if all(math.isnan(g) for g in gaps) or any(name in a.partial for a in answers):
             continue
         ax.plot(ks, gaps, **style.line_style(name, results.estimators))
@@ -230,18 +292,24 @@ def which_k(answers, results):
     ax.minorticks_off()
     ax.set(xlabel="k [samples per prompt]", ylabel="max@k minus the best's\n[scale 0 to 1, mean of tasks]")
     style.label_ends(ax, ends, names=results.estimators)
-    return [("which_k", figure, "How far each estimator's max@k is behind the best one's at each k, mean over tasks; the line at 0 is "
-             "the best. Estimators without results on some task are left out here.")]
+    return [
+        (
+            "which_k",
+            figure,
+            "How far each estimator's max@k is behind the best one's at each k, mean over tasks; the line at 0 is "
+            "the best. Estimators without results on some task are left out here.",
+        )
+    ]
 
 
 def wall_clock(table, results):
     """Seconds per seed by phase, stacked, one panel per task."""
     from matplotlib.patches import Patch
 
-    made, pages = [], _pages(table["task"].drop_duplicates())
+    made, pages = [], pages_of(table["task"].drop_duplicates())
     for page, tasks in enumerate(pages):
         names = _present(table[table["task"].isin(tasks)], results.estimators)
-        figure, axes = _panels(len(tasks), 4, 0.5 + 0.15 * len(names), sharey=True)
+        figure, axes = panels(len(tasks), 4, 0.5 + 0.15 * len(names), sharey=True)
         for ax, task in zip(axes, tasks, strict=True):
             rows = table[table["task"] == task].set_index("estimator")
             for place, name in enumerate(names):
@@ -259,98 +327,12 @@ def wall_clock(table, results):
             ax.tick_params(axis="y", length=0)
         figure.legend(handles=[Patch(color=c, label=p) for p, c in PHASE_COLOURS.items()], loc="outside upper center", ncols=4)
         figure.supxlabel("training time per seed on one core [s]", fontsize=8)
-        made.append((_number("wall_clock", page, pages), figure,
-                     "Wall-clock of training by phase, evaluation and checkpoints off the clock. One run per cell: differences of a few "
-                     "per cent between estimators are noise of the machine."))
+        made.append(
+            (
+                numbered("wall_clock", page, pages),
+                figure,
+                "Wall-clock of training by phase, evaluation and checkpoints off the clock. One run per cell: differences of a few "
+                "per cent between estimators are noise of the machine.",
+            )
+        )
     return made
-
-
-def signal_to_noise(table, results):
-    """SNR of one group's gradient estimate at every checkpoint, one panel per task."""
-    if not {"snr", "checkpoint"} <= set(table):
-        return []
-    table = table[pd.to_numeric(table["snr"], errors="coerce") > 0]
-    made, pages = [], _pages(table["task"].drop_duplicates(), 10)
-    for page, tasks in enumerate(pages):
-        figure, axes = _panels(len(tasks), 2, 1.75)
-        for ax, task in zip(axes, tasks, strict=True):
-            rows, ends = table[table["task"] == task], {}
-            order = list(rows["checkpoint"].drop_duplicates())
-            names = [e for e in results.estimators if e in set(rows["estimator"])]
-            ax.set_yscale("log")
-            for name in names:
-                line = rows[rows["estimator"] == name].set_index("checkpoint")["snr"].reindex(order)
-                ax.plot(range(len(order)), line.to_numpy(float), **style.line_style(name, results.estimators))
-                known = line.dropna()
-                if len(known):
-                    ends[name] = float(known.iloc[-1])
-            ax.set_xticks(range(len(order)), order)
-            ax.set_xlim(-0.08, len(order) - 0.92)
-            _plain_log_ticks(ax.yaxis, *ax.get_ylim())
-            ax.set_title(task)
-            style.label_ends(ax, ends, names=results.estimators)
-        _label_grid(axes, 2, "checkpoint of the policy", "SNR [ratio]")
-        made.append((_number("snr", page, pages), figure,
-                     "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, all estimators on the same samples; "
-                     "higher is better, no scale of the advantages changes it. Each has the SNR of its own expected gradient."))
-    return made
-
-
-def variance_ratio(table, results, method=style.REFERENCE):
-    """Var(other) / Var(method) by task and checkpoint, for the estimators with the same expected gradient."""
-    if "ratio_to_maxpo" not in table:
-        return []
-    table = table[(pd.to_numeric(table["ratio_to_maxpo"], errors="coerce") > 0) & (table["estimator"] != method)]
-    names, checkpoints = list(table["estimator"].drop_duplicates()), list(table["checkpoint"].drop_duplicates())
-    names = [n for n in names if n in results.non_centred()]
-    made, pages = [], _pages(table["task"].drop_duplicates(), 15)
-    for page, tasks in enumerate(pages) if names else ():
-        figure, axes = style.new_figure("full", height=0.9 + 0.34 * len(tasks), cols=len(names), sharey=True, sharex=True, squeeze=False)
-        for ax, name in zip(axes[0], names, strict=True):
-            look = style.line_style(name, results.estimators)
-            ax.axvline(1, color="#333333", linewidth=0.8, zorder=1)
-            for i, task in enumerate(tasks):
-                for j, checkpoint in enumerate(checkpoints):
-                    rows = table[(table["task"] == task) & (table["estimator"] == name) & (table["checkpoint"] == checkpoint)]
-                    if not len(rows):
-                        continue
-                    row = rows.iloc[0]
-                    place = i + 0.24 * (j - (len(checkpoints) - 1) / 2)
-                    shape = {**look, "marker": "os^D"[j % 4]}
-                    _whisker(ax, place, {"ratio": row["ratio_to_maxpo"], "low": row.get("ratio_low"), "high": row.get("ratio_high")},
-                             "ratio", shape, null=1.0)
-            ax.set_xscale("log")
-            ax.set_yticks(range(len(tasks)), tasks)
-            ax.set_ylim(len(tasks) - 0.4, -0.6)
-            ax.grid(axis="y", visible=False)
-            ax.tick_params(axis="y", length=0)
-            ax.set_title(name, color=look["color"])
-        _plain_log_ticks(axes[0, 0].xaxis, *axes[0, 0].get_xlim())
-        from matplotlib.lines import Line2D
-
-        figure.legend(handles=[Line2D([], [], marker="os^D"[j % 4], color="#444444", linestyle="none", label=c)
-                               for j, c in enumerate(checkpoints)], loc="outside upper center", ncols=len(checkpoints))
-        figure.supxlabel(f"gradient variance / {method}'s [ratio, log scale]", fontsize=8)
-        made.append((_number("variance_ratio", page, pages), figure,
-                     f"Trace of the gradient's covariance over {method}'s, for the non-centred estimators with the same expected "
-                     f"gradient; left of 1 the other has less variance than {method}. Filled: the 95% interval leaves out 1."))
-    return made
-
-
-def _plain_log_ticks(axis, low, high):
-    """Two to six plain numbers on a log axis, also when it spans less than a decade."""
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    inside = []
-    for leads in ((1,), (1, 3), (1, 2, 5), (1, 1.2, 1.5, 2, 3, 5, 7), np.arange(10, 100, 5) / 10, np.arange(100, 1000, 5) / 100):
-        denser = [m * 10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in leads
-                  if low <= m * 10.0**e <= high]
-        if len(denser) > 6 and len(inside) >= 2:
-            break
-        inside = denser
-        if len(inside) >= 3:
-            break
-    inside = inside[:: -(-len(inside) // 6)] if inside else [low, high]
-    axis.set_major_locator(FixedLocator(inside))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda x, _: f"{x:.3g}")

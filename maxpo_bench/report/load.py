@@ -56,15 +56,15 @@ class Results:
     """Everything the report draws from."""
 
     root: Path
-    tasks: dict        # name -> Task, or the text of what is wrong with its file
+    tasks: dict  # name -> Task, or the text of what is wrong with its file
     estimators: list
-    cells: dict        # (task, estimator) -> Cell
-    curves: pd.DataFrame   # task, estimator, seed, step, samples, mean_reward, pass_at_1, pass_at_k, max_at_k, extras
+    cells: dict  # (task, estimator) -> Cell
+    curves: pd.DataFrame  # task, estimator, seed, step, samples, mean_reward, pass_at_1, pass_at_k, max_at_k, extras
     ladders: pd.DataFrame  # task, estimator, seed, step, k, pass, max
     variance: pd.DataFrame  # task + columns of results/variance/<task>.csv
-    studies: dict      # name -> DataFrame of results/studies/<name>.csv
-    declared: dict     # estimator -> its declaration {objective, unbiased, centred, cost, source}
-    notes: list        # one line per thing that could not be read
+    studies: dict  # name -> DataFrame of results/studies/<name>.csv
+    declared: dict  # estimator -> its declaration {objective, unbiased, centred, cost, source}
+    notes: list  # one line per thing that could not be read
 
     def k(self, task):
         for name in self.estimators:
@@ -87,16 +87,22 @@ class Results:
     def non_centred(self):
         """Estimators whose advantages do not sum to zero: as measured (studies/properties.csv), else as declared."""
         measured = self.property_of("centred")
-        return [e for e in sorted({*self.estimators, *self.declared})
-                if measured.get(e, self.declared.get(e, {}).get("centred")) in (False, "no")]
+        return [
+            e
+            for e in sorted({*self.estimators, *self.declared})
+            if measured.get(e, self.declared.get(e, {}).get("centred")) in (False, "no")
+        ]
 
     def property_of(self, column):
         """{estimator: value} of a column of the property table; {} when it was not measured."""
         table = self.studies.get("properties")
         if table is None or column not in table or "estimator" not in table:
             return {}
-        return {e: v.item() if hasattr(v, "item") else v
-                for e, v in zip(table["estimator"], table[column], strict=True) if not pd.isna(v)}
+        return {
+            e: v.item() if hasattr(v, "item") else v
+            for e, v in zip(table["estimator"], table[column], strict=True)
+            if not pd.isna(v)
+        }
 
 
 def read_params(root):
@@ -140,9 +146,18 @@ def read(root="."):
         table = _read_csv(root / "results" / "studies" / f"{name}.csv", notes)
         if table is not None and len(table):
             studies[name] = table
-    return Results(root, tasks, estimators, cells, _concat(curves, ["task", "estimator", "seed", "step", "samples"]),
-                   _concat(ladders, ["task", "estimator", "seed", "step", "k", "pass", "max"]),
-                   _concat(variance, ["task", "checkpoint", "estimator"]), studies, declared, notes)
+    return Results(
+        root,
+        tasks,
+        estimators,
+        cells,
+        _concat(curves, ["task", "estimator", "seed", "step", "samples"]),
+        _concat(ladders, ["task", "estimator", "seed", "step", "k", "pass", "max"]),
+        _concat(variance, ["task", "checkpoint", "estimator"]),
+        studies,
+        declared,
+        notes,
+    )
 
 
 def _concat(parts, columns):
@@ -164,7 +179,7 @@ def _read_csv(path, notes, optional=False):
 
 def _short(path):
     parts = Path(path).parts
-    return "/".join(parts[parts.index("results"):]) if "results" in parts else Path(path).name
+    return "/".join(parts[parts.index("results") :]) if "results" in parts else Path(path).name
 
 
 def _read_cell(root, task, name, estimator, declared):
@@ -208,8 +223,11 @@ def _read_cell(root, task, name, estimator, declared):
 def _lost(metrics):
     """What to say of an ok cell whose max@K is not a number for some seed; "" when all are numbers."""
     values = metrics["final"].get("max@K") or []
-    bad = [str(s) for s, v in zip(metrics.get("seeds", []), values, strict=False)
-           if not isinstance(v, (int, float)) or not math.isfinite(v)]
+    bad = [
+        str(s)
+        for s, v in zip(metrics.get("seeds", []), values, strict=False)
+        if not isinstance(v, (int, float)) or not math.isfinite(v)
+    ]
     return f"no finite max@K for seed {', '.join(bad)}: left out" if bad else ""
 
 
@@ -237,8 +255,13 @@ def scales(results):
     """
     found = {}
     for task in results.usable_tasks():
-        values = [v for e in results.estimators for metric in (*METRICS, *_rungs(results.cells[task, e]))
-                  for v in results.cells[task, e].values(metric).values() if not str(metric).startswith("pass")]
+        values = [
+            v
+            for e in results.estimators
+            for metric in (*METRICS, *_rungs(results.cells[task, e]))
+            for v in results.cells[task, e].values(metric).values()
+            if not str(metric).startswith("pass")
+        ]
         if len(results.curves) and "max_at_k" in results.curves:
             start = results.curves[(results.curves["task"] == task) & (results.curves["step"] == 0)]
             values += [float(v) for v in start["max_at_k"].dropna()]

@@ -105,27 +105,56 @@ def advice_table(advice, results):
         label = "K, as trained" if a.k == "K" else str(a.k)
         lead = a.lead
         sure = {"clear": "yes: all others behind"}.get(a.sure, f"no: ties with {', '.join(a.tied)}" if a.tied else a.sure)
-        rows.append([cell(label, 0 if a.k == "K" else a.k, "num"), name(a.best), num(a.level),
-                     cell("-" if lead is None else f"{number(lead.estimate, True)} {interval(lead.low, lead.high)}",
-                          "" if lead is None else lead.estimate, "num"),
-                     cell(sure, a.sure, "sure" if a.sure == "clear" else "unsure"), num(lead.num_pairs if lead else 0)])
+        rows.append(
+            [
+                cell(label, 0 if a.k == "K" else a.k, "num"),
+                name(a.best),
+                num(a.level),
+                cell(
+                    "-" if lead is None else f"{number(lead.estimate, True)} {interval(lead.low, lead.high)}",
+                    "" if lead is None else lead.estimate,
+                    "num",
+                ),
+                cell(sure, a.sure, "sure" if a.sure == "clear" else "unsure"),
+                num(lead.num_pairs if lead else 0),
+            ]
+        )
     partial = sorted({f"{e} ({n} of {a.num_tasks})" for a in advice for e, n in a.partial.items()})
     note = f" Results on part of the tasks only, compared there: {', '.join(partial)}." if partial else ""
-    return table(["k", "use", "max@k", "lead over the next", "sure?", "pairs"], rows,
-                 "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. A tie: the paired difference to the "
-                 f"best is not beyond chance (Holm over the rivals, 5%).{note}", "tables/advice.csv")
+    return table(
+        ["k", "use", "max@k", "lead over the next", "sure?", "pairs"],
+        rows,
+        "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. A tie: the paired difference to "
+        f"the best is not beyond chance (Holm over the rivals, 5%).{note}",
+        "tables/advice.csv",
+    )
 
 
 def claims_table(claims):
     rows = []
     for c in claims:
-        effect = "-" if c.effect is None else f"{number(c.effect, _signed(c))} {'' if c.measure == 'property' else interval(c.low, c.high)}"
-        rows.append([cell(f"{MARKS[c.verdict]} {c.verdict}", c.verdict, f"verdict {c.verdict}"), cell(c.statement),
-                     cell(effect, "" if c.effect is None else c.effect, "num"), cell(c.unit),
-                     num(c.num_pairs) if c.num_pairs else cell("-", 0, "num"), cell(evidence(c))])
-    return table(["verdict", "claim", "effect [95% interval]", "of what", "pairs", "evidence"], rows,
-                 "A claim says 'each', so effect, interval and pairs are those of the least favourable comparison. Contradicted: at least one "
-                 "comparison goes the other way beyond chance. Supported: all hold (Holm, 5%).", "tables/claims.csv")
+        effect = (
+            "-"
+            if c.effect is None
+            else f"{number(c.effect, _signed(c))} {'' if c.measure == 'property' else interval(c.low, c.high)}"
+        )
+        rows.append(
+            [
+                cell(f"{MARKS[c.verdict]} {c.verdict}", c.verdict, f"verdict {c.verdict}"),
+                cell(c.statement),
+                cell(effect, "" if c.effect is None else c.effect, "num"),
+                cell(c.unit),
+                num(c.num_pairs) if c.num_pairs else cell("-", 0, "num"),
+                cell(evidence(c)),
+            ]
+        )
+    return table(
+        ["verdict", "claim", "effect [95% interval]", "of what", "pairs", "evidence"],
+        rows,
+        "A claim says 'each', so effect, interval and pairs are those of the least favourable comparison. Contradicted: at least "
+        "one comparison goes the other way beyond chance. Supported: all hold (Holm, 5%).",
+        "tables/claims.csv",
+    )
 
 
 def _signed(claim):
@@ -140,8 +169,10 @@ def evidence(claim):
     for f in claim.findings:
         groups.setdefault(f.against, []).append(f)
     if all(len(found) == 1 for found in groups.values()) and len(groups) <= 3:
-        return "; ".join(f"against {f.against}: {number(f.effect, _signed(claim))} {interval(f.low, f.high)} {MARKS[f.verdict]}"
-                         for f in claim.findings)
+        return "; ".join(
+            f"against {f.against}: {number(f.effect, _signed(claim))} {interval(f.low, f.high)} {MARKS[f.verdict]}"
+            for f in claim.findings
+        )
     if all(len(found) == 1 for found in groups.values()):
         groups = {f"{len(groups)} others": claim.findings}
     for against, found in groups.items():
@@ -157,29 +188,50 @@ def evidence(claim):
 def how_to_read(results):
     tasks = len(results.usable_tasks())
     return text(
-        "max@k is the expected best reward of k samples, pass@k the chance that one of k passes; both by the unbiased closed form on "
-        "held-out prompts or start states. K is the k a task trains for.",
-        "All estimators of a task get the same initial policy, prompts, sampling noise and optimiser; only the function from rewards to "
-        "advantages differs. Comparisons are therefore paired by seed.",
-        "Intervals are 95%: Student's t on the paired differences up to 19 seeds (the bootstrap is too narrow there), BCa from 20; the "
-        "interquartile mean over tasks uses a stratified bootstrap. With fewer than 3 seeds, or no spread, no interval is drawn.",
-        f"Averages over the {_count(tasks, 'task')} put max@k on a scale from 0 to 1 (rewards beyond it: from the lowest to the highest value "
-        "seen on the task); tasks weigh the same and are fixed: intervals say how another draw of seeds would come out, not another "
-        "set of tasks.",
-        "A verdict needs 5% after Holm's correction; ✓ supported, ✗ contradicted, ? inconclusive.")
+        "max@k is the expected best reward of k samples, pass@k the chance that one of k passes; both by the unbiased closed form "
+        "on held-out prompts or start states. K is the k a task trains for.",
+        "All estimators of a task get the same initial policy, prompts, sampling noise and optimiser; only the function from "
+        "rewards to advantages differs. Comparisons are therefore paired by seed.",
+        "Intervals are 95%: Student's t on the paired differences up to 19 seeds (the bootstrap is too narrow there), BCa from 20; "
+        "the interquartile mean over tasks uses a stratified bootstrap. Below 3 seeds, or without spread, no interval is drawn.",
+        f"Averages over the {_count(tasks, 'task')} put max@k on a scale from 0 to 1 (rewards beyond it: from the lowest to the "
+        "highest value seen on the task); tasks weigh the same and are fixed: intervals say how another draw of seeds would come "
+        "out, not another set of tasks.",
+        "A verdict needs 5% after Holm's correction; ✓ supported, ✗ contradicted, ? inconclusive.",
+    )
 
 
 def overall_table(data, method=REFERENCE):
     rows = []
     for _, r in data.iterrows():
-        rows.append([name(r["estimator"]), num(r["num_tasks"]), cell(f"{number(r['iqm'])} {interval(r['iqm low'], r['iqm high'])}", r["iqm"], "num"),
-                     cell("-" if _none(r[f"{method} ahead by"]) else f"{number(r[f'{method} ahead by'], True)} {interval(r['ahead low'], r['ahead high'])}",
-                          "" if _none(r[f"{method} ahead by"]) else r[f"{method} ahead by"], "num"),
-                     cell("-" if _none(r.get(f"P({method} better)")) else f"{number(r[f'P({method} better)'])} {interval(r['P low'], r['P high'])}",
-                          "" if _none(r.get(f"P({method} better)")) else r[f"P({method} better)"], "num"), num(r["pass@1"])])
-    return table(["estimator", "tasks", "max@K, interquartile mean", f"{method} ahead by (mean, paired)", f"P({method} better)", "pass@1"], rows,
-                 "Over all tasks and seeds, scale 0 to 1. P: chance that a run of one beats a run of the other on the same task.",
-                 "tables/overall.csv")
+        rows.append(
+            [
+                name(r["estimator"]),
+                num(r["num_tasks"]),
+                cell(f"{number(r['iqm'])} {interval(r['iqm low'], r['iqm high'])}", r["iqm"], "num"),
+                cell(
+                    "-"
+                    if _none(r[f"{method} ahead by"])
+                    else f"{number(r[f'{method} ahead by'], True)} {interval(r['ahead low'], r['ahead high'])}",
+                    "" if _none(r[f"{method} ahead by"]) else r[f"{method} ahead by"],
+                    "num",
+                ),
+                cell(
+                    "-"
+                    if _none(r.get(f"P({method} better)"))
+                    else f"{number(r[f'P({method} better)'])} {interval(r['P low'], r['P high'])}",
+                    "" if _none(r.get(f"P({method} better)")) else r[f"P({method} better)"],
+                    "num",
+                ),
+                num(r["pass@1"]),
+            ]
+        )
+    return table(
+        ["estimator", "tasks", "max@K, interquartile mean", f"{method} ahead by (mean, paired)", f"P({method} better)", "pass@1"],
+        rows,
+        "Over all tasks and seeds, scale 0 to 1. P: chance that a run of one beats a run of the other on the same task.",
+        "tables/overall.csv",
+    )
 
 
 def _none(value):
@@ -193,39 +245,78 @@ def task_tables(data, results):
         row = [cell(r["task"]), name(r["estimator"])]
         for metric in ("max@K", "pass@K", "pass@1"):
             value = r[metric]
-            row.append(cell("-" if _none(value) else f"{number(value)} {interval(r[f'{metric} low'], r[f'{metric} high'])}",
-                            "" if _none(value) else value, "num"))
+            row.append(
+                cell(
+                    "-" if _none(value) else f"{number(value)} {interval(r[f'{metric} low'], r[f'{metric} high'])}",
+                    "" if _none(value) else value,
+                    "num",
+                )
+            )
         rows.append([*row, num(r["num_seeds"]), num(r["seconds per seed"]), cell(r["status"], kind=f"status {r['status']}")])
-    return table(["task", "estimator", "max@K", "pass@K", "pass@1", "seeds", "s per seed", "status"], rows,
-                 "After training: mean over seeds with its 95% interval.", "tables/cells.csv", fold=len(rows) > 40)
+    return table(
+        ["task", "estimator", "max@K", "pass@K", "pass@1", "seeds", "s per seed", "status"],
+        rows,
+        "After training: mean over seeds with its 95% interval.",
+        "tables/cells.csv",
+        fold=len(rows) > 40,
+    )
 
 
 def status_blocks(data, results):
     counts = data["status"].value_counts()
-    summary = table(["status", "cells", "meaning"], [[cell(s, kind=f"status {s}"), num(int(counts[s])), cell(meaning)]
-                                                     for s, meaning in load.STATUSES.items() if s in counts])
+    summary = table(
+        ["status", "cells", "meaning"],
+        [[cell(s, kind=f"status {s}"), num(int(counts[s])), cell(meaning)] for s, meaning in load.STATUSES.items() if s in counts],
+    )
     listed = data[~data["status"].isin(["ok", "committed"]) | (data["reason"] != "")]
-    rows = [[cell(r["task"]), name(r["estimator"]), cell(r["status"], kind=f"status {r['status']}"), cell(r["reason"])]
-            for _, r in listed.iterrows()]
+    rows = [
+        [cell(r["task"]), name(r["estimator"]), cell(r["status"], kind=f"status {r['status']}"), cell(r["reason"])]
+        for _, r in listed.iterrows()
+    ]
     errors = data[data["verifier_errors"].fillna(0) > 0]
-    told = [f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times" for _, r in errors.iterrows()]
-    return [summary, table(["task", "estimator", "status", "reason"], rows) if rows else text("Every declared cell has results."),
-            text(*told), text(*(f"Note: {n}" for n in results.notes))]
+    told = [
+        f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times" for _, r in errors.iterrows()
+    ]
+    return [
+        summary,
+        table(["task", "estimator", "status", "reason"], rows) if rows else text("Every declared cell has results."),
+        text(*told),
+        text(*(f"Note: {n}" for n in results.notes)),
+    ]
 
 
 def findings_table(data):
-    rows = [[cell(r["claim"]), cell(r["against"]) if not r["against"] else name(r["against"]), cell(r["where"]),
-             cell(f"{MARKS[r['verdict']]} {r['verdict']}", r["verdict"], f"verdict {r['verdict']}"), num(r["effect"]),
-             cell("-" if _none(r["effect"]) else interval(r["low"], r["high"]), kind="num"), num(r["num_pairs"]), cell(r["reason"])]
-            for _, r in data.iterrows()]
-    return table(["claim", "against", "where", "verdict", "effect", "95% interval", "pairs", "reason"], rows,
-                 "Verdicts after Holm over the comparisons of the same claim.", "tables/claims.csv", fold=True)
+    rows = [
+        [
+            cell(r["claim"]),
+            cell(r["against"]) if not r["against"] else name(r["against"]),
+            cell(r["where"]),
+            cell(f"{MARKS[r['verdict']]} {r['verdict']}", r["verdict"], f"verdict {r['verdict']}"),
+            num(r["effect"]),
+            cell("-" if _none(r["effect"]) else interval(r["low"], r["high"]), kind="num"),
+            num(r["num_pairs"]),
+            cell(r["reason"]),
+        ]
+        for _, r in data.iterrows()
+    ]
+    return table(
+        ["claim", "against", "where", "verdict", "effect", "95% interval", "pairs", "reason"],
+        rows,
+        "Verdicts after Holm over the comparisons of the same claim.",
+        "tables/claims.csv",
+        fold=True,
+    )
 
 
 def frame(data, caption="", csv="", fold=False):
     """Any DataFrame as a table block; a column called estimator is marked with its colour."""
-    rows = [[name(v) if c == "estimator" else num(v) if isinstance(v, int | float) and not isinstance(v, bool) else cell(v)
-             for c, v in zip(data.columns, row, strict=True)] for row in data.itertuples(index=False)]
+    rows = [
+        [
+            name(v) if c == "estimator" else num(v) if isinstance(v, int | float) and not isinstance(v, bool) else cell(v)
+            for c, v in zip(data.columns, row, strict=True)
+        ]
+        for row in data.itertuples(index=False)
+    ]
     return table([str(c) for c in data.columns], rows, caption, csv, fold)
 
 
@@ -240,20 +331,56 @@ def provenance(results):
                 machines[c.timing["machine"]] = machines.get(c.timing["machine"], 0) + 1
     for task in results.tasks:
         known = next((results.cells[task, e].metrics for e in results.estimators if results.cells[task, e].usable), {})
-        tasks.append([cell(task), cell(results.title(task)), num(results.k(task)), num(results.group_size(task)),
-                      cell(_seeds(known.get("seeds", []))), cell(str(known.get("task_sha256", "-"))[:12], kind="code")])
-    rows = [[cell("versions"), cell(v), num(n)] for v, n in versions.items()] + [[cell("machine"), cell(m), num(n)] for m, n in machines.items()]
-    sources = [[name(e), cell(str(next((results.cells[t, e].metrics.get("source_sha256", "-") for t in results.tasks
-                                        if results.cells[t, e].usable), "-"))[:12], kind="code")] for e in results.estimators]
-    return [table(["what", "recorded", "cells"], rows), table(["task", "title", "K", "group size N", "seeds", "hash of the task"], tasks),
-            table(["estimator", "hash of its file"], sources, fold=True),
-            text("The commit is the one that holds this file: `git log -1 -- results/report.md`. `maxpo-bench compare` says whether this "
-                 "machine reproduces it.")]
+        tasks.append(
+            [
+                cell(task),
+                cell(results.title(task)),
+                num(results.k(task)),
+                num(results.group_size(task)),
+                cell(_seeds(known.get("seeds", []))),
+                cell(str(known.get("task_sha256", "-"))[:12], kind="code"),
+            ]
+        )
+    rows = [[cell("versions"), cell(v), num(n)] for v, n in versions.items()] + [
+        [cell("machine"), cell(m), num(n)] for m, n in machines.items()
+    ]
+    sources = [
+        [
+            name(e),
+            cell(
+                str(
+                    next(
+                        (
+                            results.cells[t, e].metrics.get("source_sha256", "-")
+                            for t in results.tasks
+                            if results.cells[t, e].usable
+                        ),
+                        "-",
+                    )
+                )[:12],
+                kind="code",
+            ),
+        ]
+        for e in results.estimators
+    ]
+    return [
+        table(["what", "recorded", "cells"], rows),
+        table(["task", "title", "K", "group size N", "seeds", "hash of the task"], tasks),
+        table(["estimator", "hash of its file"], sources, fold=True),
+        text(
+            "The commit is the one that holds this file: `git log -1 -- results/report.md`. `maxpo-bench compare` says whether "
+            "this machine reproduces it."
+        ),
+    ]
 
 
 def _seeds(seeds):
     seeds = list(seeds)
-    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)) else json.dumps(seeds)[1:-1] or "-"
+    return (
+        f"{seeds[0]} to {seeds[-1]}"
+        if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+        else json.dumps(seeds)[1:-1] or "-"
+    )
 
 
 def palette(results):

@@ -16,14 +16,14 @@ class Advice:
 
     k: int | str
     best: str | None
-    level: float | None = None       # mean over tasks of max@k on the 0-1 scale
+    level: float | None = None  # mean over tasks of max@k on the 0-1 scale
     num_tasks: int = 0
     runner_up: str | None = None
     lead: statistics.Interval | None = None  # best - runner_up, mean over tasks
-    tied: list = field(default_factory=list)   # not told apart from the best (Holm over the rivals, 5%)
+    tied: list = field(default_factory=list)  # not told apart from the best (Holm over the rivals, 5%)
     worse: list = field(default_factory=list)  # behind the best beyond chance
     partial: dict = field(default_factory=dict)  # estimator -> number of tasks it has results on, when fewer than the best
-    gaps: dict = field(default_factory=dict)    # estimator -> Interval of best - estimator
+    gaps: dict = field(default_factory=dict)  # estimator -> Interval of best - estimator
 
     @property
     def sure(self):

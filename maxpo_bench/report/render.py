@@ -10,7 +10,7 @@ from pathlib import Path
 
 from maxpo_bench import files
 from maxpo_bench.report import claims as claims_module
-from maxpo_bench.report import figures, load, page, recommend, style, tables
+from maxpo_bench.report import figures, figures_variance, load, page, recommend, style, tables
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 SVG_LIMIT = 400_000  # bytes; a larger drawing is shown as PNG, so that the page stays small
@@ -25,10 +25,16 @@ def build(root="."):
     advice = recommend.advise(results, scale)
     out = results.root / "results"
     data = {
-        "advice": tables.advice(advice), "claims": tables.claim_table(claims), "overall": tables.overall(results, scale),
-        "cells": tables.cells(results), "curves_by_task": tables.curves(results), "curves": tables.wide_curves(results, scale),
-        "ladder": tables.ladders(results), "differences_max_at_k": tables.differences(results, scale, "max@K"),
-        "differences_pass_at_1": tables.differences(results, scale, "pass@1"), "wall_clock": tables.wall_clock(results),
+        "advice": tables.advice(advice),
+        "claims": tables.claim_table(claims),
+        "overall": tables.overall(results, scale),
+        "cells": tables.cells(results),
+        "curves_by_task": tables.curves(results),
+        "curves": tables.wide_curves(results, scale),
+        "ladder": tables.ladders(results),
+        "differences_max_at_k": tables.differences(results, scale, "max@K"),
+        "differences_pass_at_1": tables.differences(results, scale, "pass@1"),
+        "wall_clock": tables.wall_clock(results),
         "variance": results.variance,
     }
     if "properties" in results.studies:
@@ -49,8 +55,8 @@ def build(root="."):
     files.write_bytes(out / "report.md", _template("report.md.j2").render(**context).encode())
     html = _template("report.html.j2").render(**context, image=lambda name: _data_uri(out / "figures", name))
     files.write_bytes(out / "report.html", html.encode())
-    statuses = data["cells"]["status"].value_counts()
-    print(f"report: {out / 'report.html'} ({', '.join(f'{n} {s}' for s, n in statuses.items())}) in {time.perf_counter() - start:.1f} s")
+    counts = ", ".join(f"{n} {s}" for s, n in data["cells"]["status"].value_counts().items())
+    print(f"report: {out / 'report.html'} ({counts}) in {time.perf_counter() - start:.1f} s")
     return 0
 
 
@@ -67,11 +73,11 @@ def _draw(results, scale, advice, data, folder, written):
         "curves_max": (figures.learning_curves, data["curves_by_task"], light, "max_at_k"),
         "curves_pass": (figures.learning_curves, data["curves_by_task"], light, "pass_at_1"),
         "ladder": (figures.ladder, data["ladder"], light),
-        "snr": (figures.signal_to_noise, results.variance, light),
+        "snr": (figures_variance.signal_to_noise, results.variance, light),
         "wall_clock": (figures.wall_clock, data["wall_clock"], light),
         "forest_max": (figures.forest, data["differences_max_at_k"], light, "max@K"),
         "forest_pass": (figures.forest, data["differences_pass_at_1"], light, "pass@1"),
-        "variance_ratio": (figures.variance_ratio, results.variance, light),
+        "variance_ratio": (figures_variance.variance_ratio, results.variance, light),
         "summary": (figures.summary, light, scale),
         "which_k": (figures.which_k, advice, light),
     }
@@ -83,7 +89,9 @@ def _draw(results, scale, advice, data, folder, written):
         shown = {name: study.result() for name, study in studies.items()}
     results.notes += [note for _, note in shown.values() if note]
     drawn["studies"] = [(name, *found) for name, (found, _) in shown.items() if found]
-    stems = [stem for group in jobs for stem, _ in drawn[group]] + [f"study_{n}" for n, _, _, has_figure in drawn["studies"] if has_figure]
+    stems = [stem for group in jobs for stem, _ in drawn[group]] + [
+        f"study_{n}" for n, _, _, has_figure in drawn["studies"] if has_figure
+    ]
     written.update(folder / f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))
     return drawn
 
@@ -108,7 +116,10 @@ def _study(folder, name, table):
             raise
         return None, f"study {name}: no file maxpo_bench/studies/{name}.py, so no figure"
     except (KeyError, ValueError, TypeError, IndexError) as error:
-        return None, f"study {name}: its figure could not be drawn from results/studies/{name}.csv ({type(error).__name__}: {error})"
+        return (
+            None,
+            f"study {name}: its figure could not be drawn from results/studies/{name}.csv ({type(error).__name__}: {error})",
+        )
     if figure is not None:
         style.save(figure, folder / f"study_{name}")
     return (getattr(module, "TITLE", name), caption, figure is not None), ""
@@ -121,10 +132,17 @@ def _sections(results, claims, advice, data, drawn, latex):
     sections = [
         page.section("The answer", page.advice_table(advice, results), page.claims_table(claims)),
         page.section("How to read this", page.how_to_read(results)),
-        page.section("Over all tasks", page.overall_table(data["overall"]), *shown("which_k", "tables/advice.csv"),
-                     *shown("summary", "tables/cells.csv"), *shown("forest_max", "tables/differences_max_at_k.csv"),
-                     *shown("forest_pass", "tables/differences_pass_at_1.csv")),
-        page.section("Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")),
+        page.section(
+            "Over all tasks",
+            page.overall_table(data["overall"]),
+            *shown("which_k", "tables/advice.csv"),
+            *shown("summary", "tables/cells.csv"),
+            *shown("forest_max", "tables/differences_max_at_k.csv"),
+            *shown("forest_pass", "tables/differences_pass_at_1.csv"),
+        ),
+        page.section(
+            "Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")
+        ),
         page.section("Before and after training", *shown("ladder", "tables/ladder.csv")),
         page.section("Gradient variance", *shown("variance_ratio", "tables/variance.csv"), *shown("snr", "tables/variance.csv")),
         page.section("Wall-clock", *shown("wall_clock", "tables/wall_clock.csv")),
@@ -144,8 +162,11 @@ def _sections(results, claims, advice, data, drawn, latex):
         page.section("Every comparison behind the claims", page.findings_table(data["claims"])),
         page.section("Every cell", page.task_tables(data["cells"], results)),
         page.section("State of the cells", *page.status_blocks(data["cells"], results)),
-        page.section("LaTeX", page.text("max@K after training, mean over seeds, half-width of the 95% interval; needs booktabs."),
-                     {"kind": "code", "text": latex, "csv": "tables/max_at_k.tex"}),
+        page.section(
+            "LaTeX",
+            page.text("max@K after training, mean over seeds, half-width of the 95% interval; needs booktabs."),
+            {"kind": "code", "text": latex, "csv": "tables/max_at_k.tex"},
+        ),
         page.section("Provenance", *page.provenance(results)),
     ]
     for section in sections:
@@ -157,8 +178,14 @@ def _sections(results, claims, advice, data, drawn, latex):
 def _template(name):
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=name.endswith(".html.j2"),
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["md"] = _markdown
     return environment.get_template(name)
 
@@ -166,7 +193,16 @@ def _template(name):
 def _markdown(value):
     """Text from data made harmless in a Markdown table: no pipes, tags, links, emphasis or line breaks."""
     value = " ".join(str(value).split())
-    for a, b in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("*", "\\*"), ("[", "\\["), ("]", "\\]"), ("`", "\\`")):
+    for a, b in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "\\|"),
+        ("*", "\\*"),
+        ("[", "\\["),
+        ("]", "\\]"),
+        ("`", "\\`"),
+    ):
         value = value.replace(a, b)
     return value
 

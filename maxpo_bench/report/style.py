@@ -4,22 +4,34 @@ import hashlib
 from pathlib import Path
 
 WIDTHS = {"half": 3.5, "full": 7.2}  # inches; half is one of two columns of a paper
-REFERENCE = "maxpo"                  # the method under test: drawn last and heaviest
+REFERENCE = "maxpo"  # the method under test: drawn last and heaviest
 
 # Okabe-Ito and Tol "muted", picked so that neighbours stay apart under red-green blindness (tested).
 _FIXED = {
-    "maxpo": ("#D55E00", "o"), "pkpo": ("#0072B2", "s"), "rloo": ("#56B4E9", "^"), "grpo": ("#009E73", "D"),
-    "bon_mean": ("#882255", "v"), "passk_training": ("#CC79A7", "P"), "tailrl": ("#332288", "X"),
-    "rs_grpo": ("#999933", "<"), "fitted_blend": ("#E6AB02", ">"), "reinforce": ("#7F7F7F", "p"),
-    "dr_grpo": ("#44AA99", "d"), "pkpo_raw": ("#88CCEE", "h"), "pkpo_loo": ("#6699CC", "8"),
-    "pkpo_centred": ("#661100", "H"), "best_gap": ("#117733", "*"), "maxrl": ("#AA4499", "p"),
-    "passk_reweighted": ("#DDCC77", "d"), "baseline_blend": ("#B15928", "h"),
+    "maxpo": ("#D55E00", "o"),
+    "pkpo": ("#0072B2", "s"),
+    "rloo": ("#56B4E9", "^"),
+    "grpo": ("#009E73", "D"),
+    "bon_mean": ("#882255", "v"),
+    "passk_training": ("#CC79A7", "P"),
+    "tailrl": ("#332288", "X"),
+    "rs_grpo": ("#999933", "<"),
+    "fitted_blend": ("#E6AB02", ">"),
+    "reinforce": ("#7F7F7F", "p"),
+    "dr_grpo": ("#44AA99", "d"),
+    "pkpo_raw": ("#88CCEE", "h"),
+    "pkpo_loo": ("#6699CC", "8"),
+    "pkpo_centred": ("#661100", "H"),
+    "best_gap": ("#117733", "*"),
+    "maxrl": ("#AA4499", "p"),
+    "passk_reweighted": ("#DDCC77", "d"),
+    "baseline_blend": ("#B15928", "h"),
 }
 _SPARE = ["#1B9E77", "#7570B3", "#E7298A", "#66A61E", "#A6761D", "#4D4D4D", "#1F78B4", "#FB9A99", "#6A3D9A", "#B2DF8A"]
 _SPARE_MARKERS = "osD^v<>PX*"
 
-SEQUENCE = "viridis"    # for ordered quantities (k, group size)
-DIVERGING = "PuOr"      # for differences around 0; safe under red-green blindness
+SEQUENCE = "viridis"  # for ordered quantities (k, group size)
+DIVERGING = "PuOr"  # for differences around 0; safe under red-green blindness
 GREY = "#6B6B6B"
 
 
@@ -52,18 +64,47 @@ def markers(names):
 def apply():
     """Set the shared look on matplotlib's rcParams; every call gives the same state."""
     import matplotlib
+
     matplotlib.use("Agg")
     import seaborn
 
-    seaborn.set_theme(context="paper", style="ticks", font="DejaVu Sans", rc={
-        "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-        "xtick.labelsize": 7.5, "ytick.labelsize": 7.5, "legend.fontsize": 7.5, "legend.frameon": False,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#E6E6E6",
-        "grid.linewidth": 0.6, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
-        "xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.5, "ytick.minor.size": 1.5,
-        "lines.linewidth": 1.3, "lines.markersize": 3.5, "axes.axisbelow": True, "savefig.dpi": 150, "figure.dpi": 100,
-        "svg.hashsalt": "maxpo_bench", "svg.fonttype": "path", "path.simplify": True, "axes.formatter.useoffset": False,
-    })
+    seaborn.set_theme(
+        context="paper",
+        style="ticks",
+        font="DejaVu Sans",
+        rc={
+            "font.size": 8,
+            "axes.labelsize": 8,
+            "axes.titlesize": 8.5,
+            "axes.titleweight": "bold",
+            "axes.titlelocation": "left",
+            "xtick.labelsize": 7.5,
+            "ytick.labelsize": 7.5,
+            "legend.fontsize": 7.5,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.color": "#E6E6E6",
+            "grid.linewidth": 0.6,
+            "axes.linewidth": 0.7,
+            "xtick.major.width": 0.7,
+            "ytick.major.width": 0.7,
+            "xtick.major.size": 3,
+            "ytick.major.size": 3,
+            "xtick.minor.size": 1.5,
+            "ytick.minor.size": 1.5,
+            "lines.linewidth": 1.3,
+            "lines.markersize": 3.5,
+            "axes.axisbelow": True,
+            "savefig.dpi": 150,
+            "figure.dpi": 100,
+            "svg.hashsalt": "maxpo_bench",
+            "svg.fonttype": "path",
+            "path.simplify": True,
+            "axes.formatter.useoffset": False,
+        },
+    )
 
 
 def new_figure(width="full", height=None, rows=1, cols=1, **kwargs):
@@ -103,8 +144,14 @@ def line_style(name, names=()):
     """
     names = list(names) if name in names else [*names, name]
     first = name == REFERENCE
-    return {"color": colours(names)[name], "marker": markers(names)[name], "markeredgecolor": "white",
-            "markeredgewidth": 0.4, "linewidth": 2.2 if first else 1.2, "zorder": 5 if first else 3}
+    return {
+        "color": colours(names)[name],
+        "marker": markers(names)[name],
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+        "linewidth": 2.2 if first else 1.2,
+        "zorder": 5 if first else 3,
+    }
 
 
 def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
@@ -125,10 +172,26 @@ def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
     places = _spread([min(max(t, 0.0), 1.0) for t in targets], from_axis)
     right = 1.0 if x is None else to_axis.transform((x, 0))[0]
     for name, target, place in zip(order, targets, places, strict=True):
-        ax.plot([right + 0.005, right + 0.045], [target, place], transform=ax.transAxes, color=palette[name], linewidth=0.5,
-                clip_on=False, scalex=False, scaley=False)
-        ax.text(right + 0.055, place, name, transform=ax.transAxes, fontsize=size, color=palette[name], va="center",
-                fontweight="bold" if name == REFERENCE else "normal")
+        ax.plot(
+            [right + 0.005, right + 0.045],
+            [target, place],
+            transform=ax.transAxes,
+            color=palette[name],
+            linewidth=0.5,
+            clip_on=False,
+            scalex=False,
+            scaley=False,
+        )
+        ax.text(
+            right + 0.055,
+            place,
+            name,
+            transform=ax.transAxes,
+            fontsize=size,
+            color=palette[name],
+            va="center",
+            fontweight="bold" if name == REFERENCE else "normal",
+        )
 
 
 def _spread(targets, gap):

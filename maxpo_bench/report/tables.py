@@ -19,8 +19,15 @@ def cells(results):
     for task in results.tasks:
         for estimator in results.estimators:
             cell = results.cells[task, estimator]
-            row = {"task": task, "estimator": estimator, "status": cell.status, "reason": cell.reason,
-                   "k": results.k(task), "group_size": results.group_size(task), "num_seeds": len(cell.values("max@K"))}
+            row = {
+                "task": task,
+                "estimator": estimator,
+                "status": cell.status,
+                "reason": cell.reason,
+                "k": results.k(task),
+                "group_size": results.group_size(task),
+                "num_seeds": len(cell.values("max@K")),
+            }
             for metric in load.METRICS:
                 found = statistics.mean_interval(list(cell.values(metric).values()))
                 row |= {metric: found.estimate, f"{metric} low": found.low, f"{metric} high": found.high}
@@ -35,7 +42,9 @@ def curves(results):
     """Learning curves: mean over seeds with a 95% interval, per task, estimator and evaluation, for max@K and pass@1."""
     columns = ["task", "estimator", "step", "samples"]
     if not len(results.curves):
-        return pd.DataFrame(columns=[*columns, "num_seeds", *(f"{m}{s}" for m in ("max_at_k", "pass_at_1") for s in ("", "_low", "_high"))])
+        return pd.DataFrame(
+            columns=[*columns, "num_seeds", *(f"{m}{s}" for m in ("max_at_k", "pass_at_1") for s in ("", "_low", "_high"))]
+        )
     groups = results.curves.groupby(columns, sort=False)
     table = groups.size().rename("num_seeds").to_frame()
     for metric in ("max_at_k", "pass_at_1"):
@@ -67,8 +76,10 @@ def wide_curves(results, scale, num_points=5):
             level = (part["max_at_k"].to_numpy() - low) / (high - low)
             lines.setdefault(estimator, {})[task] = np.interp(grid, part["step"].to_numpy() / part["step"].max(), level)
     shared = [t for t in scale if all(t in found for found in lines.values())]
-    columns = {e: np.mean([lines[e][t] for t in shared], axis=0) if e in lines and shared else np.full(num_points, np.nan)
-               for e in results.estimators}
+    columns = {
+        e: np.mean([lines[e][t] for t in shared], axis=0) if e in lines and shared else np.full(num_points, np.nan)
+        for e in results.estimators
+    }
     return pd.DataFrame({"share_of_training": grid, **columns})
 
 
@@ -99,8 +110,17 @@ def differences(results, scale, metric="max@K", method=REFERENCE):
         pairs = {t: statistics.pair(mine[t], theirs[t])[0] for t in mine if t in theirs}
         found = {t: statistics.mean_interval(p) for t, p in pairs.items() if len(p)}
         for task, interval in [*found.items(), ("overall", statistics.task_mean_interval(pairs))]:
-            rows.append({"task": task, "estimator": other, "difference": interval.estimate, "low": interval.low,
-                         "high": interval.high, "num_pairs": interval.num_pairs, "reason": interval.reason})
+            rows.append(
+                {
+                    "task": task,
+                    "estimator": other,
+                    "difference": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "num_pairs": interval.num_pairs,
+                    "reason": interval.reason,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -112,15 +132,22 @@ def overall(results, scale, method=REFERENCE):
         values = recommend.normalised(results, scale, estimator, "max@K")
         strata = {t: np.array(list(v.values())) for t, v in values.items()}
         found = statistics.iqm_interval(strata)
-        row = {"estimator": estimator, "num_tasks": len(values), "num_runs": found.num_pairs, "iqm": found.estimate, "iqm low": found.low,
-               "iqm high": found.high}
+        row = {
+            "estimator": estimator,
+            "num_tasks": len(values),
+            "num_runs": found.num_pairs,
+            "iqm": found.estimate,
+            "iqm low": found.low,
+            "iqm high": found.high,
+        }
         gap = gaps[(gaps["estimator"] == estimator) & (gaps["task"] == "overall")]
         for key in ("difference", "low", "high"):
             row[f"{method} ahead by" if key == "difference" else f"ahead {key}"] = gap[key].iloc[0] if len(gap) else None
         shared = [t for t in strata if t in mine]
         if estimator != method and shared:
             chance = statistics.probability_of_improvement_interval(
-                {t: np.array(list(mine[t].values())) for t in shared}, {t: strata[t] for t in shared}, num_resamples=1000)
+                {t: np.array(list(mine[t].values())) for t in shared}, {t: strata[t] for t in shared}, num_resamples=1000
+            )
             row |= {f"P({method} better)": chance.estimate, "P low": chance.low, "P high": chance.high}
         pass_1 = recommend.normalised(results, dict.fromkeys(scale, (0.0, 1.0)), estimator, "pass@1")
         row["pass@1"] = np.mean([np.mean(list(v.values())) for v in pass_1.values()]) if pass_1 else None
@@ -134,9 +161,22 @@ def advice(answers):
     rows = []
     for a in answers:
         lead = a.lead or statistics.Interval(None, None, None, 0)
-        rows.append({"k": a.k, "best": a.best, "mean max@k": a.level, "num_tasks": a.num_tasks, "sure": a.sure,
-                     "runner_up": a.runner_up, "lead": lead.estimate, "lead low": lead.low, "lead high": lead.high,
-                     "num_pairs": lead.num_pairs, "not told apart": ", ".join(a.tied), "worse": ", ".join(a.worse)})
+        rows.append(
+            {
+                "k": a.k,
+                "best": a.best,
+                "mean max@k": a.level,
+                "num_tasks": a.num_tasks,
+                "sure": a.sure,
+                "runner_up": a.runner_up,
+                "lead": lead.estimate,
+                "lead low": lead.low,
+                "lead high": lead.high,
+                "num_pairs": lead.num_pairs,
+                "not told apart": ", ".join(a.tied),
+                "worse": ", ".join(a.worse),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -147,25 +187,63 @@ def wall_clock(results):
         phases = cell.timing.get("phases") or {}
         if cell.usable and phases:
             seconds = {p: float(phases[p]) for p in PHASES if isinstance(phases.get(p), (int, float))}
-            rows.append({"task": task, "estimator": estimator, **{p: seconds.get(p, 0.0) for p in PHASES},
-                         "training": sum(seconds.get(p, 0.0) for p in TRAINING_PHASES), "wall_s": cell.timing.get("wall_s")})
+            rows.append(
+                {
+                    "task": task,
+                    "estimator": estimator,
+                    **{p: seconds.get(p, 0.0) for p in PHASES},
+                    "training": sum(seconds.get(p, 0.0) for p in TRAINING_PHASES),
+                    "wall_s": cell.timing.get("wall_s"),
+                }
+            )
     return pd.DataFrame(rows, columns=["task", "estimator", *PHASES, "training", "wall_s"])
 
 
 def claim_table(claims):
     """One row per finding of each claim."""
-    return pd.DataFrame([
-        {"claim": c.id, "claim_verdict": c.verdict, "against": f.against, "where": f.where, "verdict": f.verdict, "unit": c.unit,
-         "effect": f.effect, "low": f.low, "high": f.high, "null": f.null, "num_pairs": f.num_pairs, "reason": f.reason}
-        for c in claims for f in c.findings], columns=["claim", "claim_verdict", "against", "where", "verdict", "unit", "effect",
-                                                       "low", "high", "null", "num_pairs", "reason"])
+    return pd.DataFrame(
+        [
+            {
+                "claim": c.id,
+                "claim_verdict": c.verdict,
+                "against": f.against,
+                "where": f.where,
+                "verdict": f.verdict,
+                "unit": c.unit,
+                "effect": f.effect,
+                "low": f.low,
+                "high": f.high,
+                "null": f.null,
+                "num_pairs": f.num_pairs,
+                "reason": f.reason,
+            }
+            for c in claims
+            for f in c.findings
+        ],
+        columns=[
+            "claim",
+            "claim_verdict",
+            "against",
+            "where",
+            "verdict",
+            "unit",
+            "effect",
+            "low",
+            "high",
+            "null",
+            "num_pairs",
+            "reason",
+        ],
+    )
 
 
 def headline(results, claims, table, answers, method=REFERENCE):
     """About ten numbers for results/metrics.json, the ones `dvc metrics show` and `diff` print."""
     statuses = [c.status for c in results.cells.values()]
-    found = {"cells with results": sum(s in load.USABLE for s in statuses),
-             "cells without results": sum(s not in (*load.USABLE, "not_applicable") for s in statuses)}
+    found = {
+        "cells with results": sum(s in load.USABLE for s in statuses),
+        "cells without results": sum(s not in (*load.USABLE, "not_applicable") for s in statuses),
+    }
     for verdict in ("supported", "contradicted", "inconclusive"):
         found[f"claims {verdict}"] = sum(c.verdict == verdict for c in claims)
     rows = {row["estimator"]: row for _, row in table.iterrows()}
@@ -177,8 +255,11 @@ def headline(results, claims, table, answers, method=REFERENCE):
         if ratios:
             found[f"variance {other} / {method}"] = math.exp(np.mean(np.log(ratios)))
     found[f"{method} pass@1"] = rows.get(method, {}).get("pass@1")
-    return {k: round(float(v), 6) if isinstance(v, float) else v for k, v in found.items()
-            if v is not None and not (isinstance(v, float) and not math.isfinite(v))}
+    return {
+        k: round(float(v), 6) if isinstance(v, float) else v
+        for k, v in found.items()
+        if v is not None and not (isinstance(v, float) and not math.isfinite(v))
+    }
 
 
 def variance_ratios(results, other):
@@ -193,8 +274,12 @@ def latex(results):
     """A paste-ready LaTeX table (booktabs): max@K by task and estimator, mean and half-width of the 95% interval, best bold."""
     table = cells(results)
     tasks = [t for t in results.tasks if t in set(results.usable_tasks())]
-    lines = [r"\begin{tabular}{l" + "r" * len(results.estimators) + "}", r"\toprule",
-             " & ".join(["task", *map(_tex, results.estimators)]) + r" \\", r"\midrule"]
+    lines = [
+        r"\begin{tabular}{l" + "r" * len(results.estimators) + "}",
+        r"\toprule",
+        " & ".join(["task", *map(_tex, results.estimators)]) + r" \\",
+        r"\midrule",
+    ]
     for task in tasks:
         rows = table[table["task"] == task].set_index("estimator")
         values = pd.to_numeric(rows["max@K"], errors="coerce")

@@ -11,11 +11,30 @@ import pandas as pd
 from maxpo_bench import task_file
 
 ROOT = Path(__file__).parents[2]
-TASKS = ("bandit", "local_optimum", "maze", "frozenlake", "cliffwalking", "cartpole", "countdown3", "countdown4",
-         "text_maze", "chain_sums")
+TASKS = (
+    "bandit",
+    "local_optimum",
+    "maze",
+    "frozenlake",
+    "cliffwalking",
+    "cartpole",
+    "countdown3",
+    "countdown4",
+    "text_maze",
+    "chain_sums",
+)
 ESTIMATORS = ("rloo", "grpo", "passk_training", "bon_mean", "pkpo", "maxpo", "tailrl", "rs_grpo", "fitted_blend")
-GAIN = {"rloo": -0.05, "grpo": 0.0, "passk_training": 0.05, "bon_mean": 0.03, "pkpo": 0.10, "maxpo": 0.12, "tailrl": 0.08,
-        "rs_grpo": 0.06, "fitted_blend": 0.125}
+GAIN = {
+    "rloo": -0.05,
+    "grpo": 0.0,
+    "passk_training": 0.05,
+    "bon_mean": 0.03,
+    "pkpo": 0.10,
+    "maxpo": 0.12,
+    "tailrl": 0.08,
+    "rs_grpo": 0.06,
+    "fitted_blend": 0.125,
+}
 RUNGS = (1, 2, 4, 8, 16, 32)
 STEPS = (0, 16, 32, 48, 64)
 TASK = """version: 1
@@ -37,8 +56,12 @@ def write(root, tasks=TASKS, estimators=ESTIMATORS, seeds=None, studies=True, st
     root = Path(root)
     (root / "tasks").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "claims.yaml", root / "claims.yaml")
-    lists = {"tasks": list(tasks), "estimators": list(estimators), "studies": ["properties", "cost"] if studies else [],
-             "variance_policy": "maxpo"}
+    lists = {
+        "tasks": list(tasks),
+        "estimators": list(estimators),
+        "studies": ["properties", "cost"] if studies else [],
+        "variance_policy": "maxpo",
+    }
     (root / "params.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in lists.items()))
     for number, task in enumerate(tasks):
         count = seeds.get(task, 4) if isinstance(seeds, dict) else seeds or (10 if number < 6 else 4)
@@ -58,7 +81,9 @@ def write_cell(root, task, estimator, number, num_seeds, steps, task_sha256):
     folder = Path(root) / "results" / "runs" / task / estimator
     folder.mkdir(parents=True, exist_ok=True)
     if estimator == "passk_training" and number in (0, 5):
-        return cell_json(folder, task, estimator, num_seeds, task_sha256, "not_applicable", "passk_training: rewards must be 0 or 1")
+        return cell_json(
+            folder, task, estimator, num_seeds, task_sha256, "not_applicable", "passk_training: rewards must be 0 or 1"
+        )
     shared = np.random.default_rng([number, 1]).normal(size=(num_seeds, len(steps)))
     own = np.random.default_rng([number, sum(map(ord, estimator))]).normal(size=(num_seeds, len(steps)))
     start, reach = 0.15 + 0.06 * number, GAIN.get(estimator, 0.02) * (1.5 - 0.12 * number)
@@ -69,22 +94,41 @@ def write_cell(root, task, estimator, number, num_seeds, steps, task_sha256):
             progress = 1 - np.exp(-2.5 * i / (len(steps) - 1))
             level = start + (0.12 + reach) * progress + 0.02 * shared[seed, i] + 0.012 * own[seed, i]
             first = 0.4 * start + 0.1 * progress * (1 + 2 * GAIN["maxpo"] - GAIN.get(estimator, 0)) + 0.01 * own[seed, i]
-            row = {"seed": seed, "step": step, "samples": step * 1024, "mean_reward": first * factor,
-                   "pass_at_1": np.clip(first, 0, 1), "pass_at_k": np.clip(level, 0, 1), "max_at_k": level * factor,
-                   "entropy": 2 - progress}
+            row = {
+                "seed": seed,
+                "step": step,
+                "samples": step * 1024,
+                "mean_reward": first * factor,
+                "pass_at_1": np.clip(first, 0, 1),
+                "pass_at_k": np.clip(level, 0, 1),
+                "max_at_k": level * factor,
+                "entropy": 2 - progress,
+            }
             rows.append(row)
             if step in (steps[0], steps[-1]):
-                ladder = {k: first + (level - first) * np.log2(k) / 2 if k <= 4 else 1 - (1 - level) * (4 / k) ** 0.5 for k in RUNGS}
-                rungs += [{"seed": seed, "step": step, "k": k, "pass": np.clip(v, 0, 1), "max": v * factor} for k, v in ladder.items()]
+                ladder = {
+                    k: first + (level - first) * np.log2(k) / 2 if k <= 4 else 1 - (1 - level) * (4 / k) ** 0.5 for k in RUNGS
+                }
+                rungs += [
+                    {"seed": seed, "step": step, "k": k, "pass": np.clip(v, 0, 1), "max": v * factor} for k, v in ladder.items()
+                ]
     pd.DataFrame(rows).to_csv(folder / "curve.csv", index=False, float_format="%.12g")
     pd.DataFrame(rungs).to_csv(folder / "ladder.csv", index=False, float_format="%.12g")
     ends = [r for r in rows if r["step"] == steps[-1]]
-    final = {name: [float(r[key]) for r in ends] for name, key in
-             (("mean_reward", "mean_reward"), ("pass@1", "pass_at_1"), ("pass@K", "pass_at_k"), ("max@K", "max_at_k"))}
+    final = {
+        name: [float(r[key]) for r in ends]
+        for name, key in (("mean_reward", "mean_reward"), ("pass@1", "pass_at_1"), ("pass@K", "pass_at_k"), ("max@K", "max_at_k"))
+    }
     for name, key in (("ladder", "max"), ("pass_ladder", "pass")):
         final[name] = {str(k): [float(r[key]) for r in rungs if r["k"] == k and r["step"] == steps[-1]] for k in RUNGS}
     base = (0.4 + number) * (1.3 if number > 5 else 0.2)
-    phases = {"sample": base, "reward": 0.1 * base, "advantage": 0.02 * base * (1 + len(estimator) / 30), "update": 0.8 * base, "evaluate": base}
+    phases = {
+        "sample": base,
+        "reward": 0.1 * base,
+        "advantage": 0.02 * base * (1 + len(estimator) / 30),
+        "update": 0.8 * base,
+        "evaluate": base,
+    }
     timing = {"wall_s": 3 * base, "phases": phases, "num_seeds": num_seeds, "num_workers": 2, "machine": "Linux x86_64, 2 cores"}
     (folder / "timing.json").write_text(json.dumps(timing))
     if number % 2 == 0:
@@ -95,11 +139,20 @@ def write_cell(root, task, estimator, number, num_seeds, steps, task_sha256):
 
 def cell_json(folder, task, estimator, num_seeds, task_sha256, status, reason, final=None):
     source = ROOT / "maxpo_bench" / "estimators" / f"{estimator}.py"
-    metrics = {"task": task, "estimator": estimator, "status": status, "reason": reason, "k": 4, "group_size": 16,
-               "seeds": list(range(num_seeds)), "task_sha256": task_sha256,
-               "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else "new",
-               "probe": {"rewards": [1, 0, 0, 1], "k": 4, "advantages": [1.0, -1.0, -1.0, 1.0]},
-               "versions": {"maxpo-bench": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "python": "3.12.0"}, "verifier_errors": 0}
+    metrics = {
+        "task": task,
+        "estimator": estimator,
+        "status": status,
+        "reason": reason,
+        "k": 4,
+        "group_size": 16,
+        "seeds": list(range(num_seeds)),
+        "task_sha256": task_sha256,
+        "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else "new",
+        "probe": {"rewards": [1, 0, 0, 1], "k": 4, "advantages": [1.0, -1.0, -1.0, 1.0]},
+        "versions": {"maxpo-bench": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "python": "3.12.0"},
+        "verifier_errors": 0,
+    }
     if final is not None:
         metrics |= {"final": final, "exact": None, "extras": {}}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
@@ -119,10 +172,24 @@ def write_variance(root, task, number, estimators):
         for estimator in estimators:
             ratio = {"pkpo": 0.8 + 0.12 * number, "fitted_blend": 0.86}.get(estimator, 1.0) * rng.uniform(0.97, 1.03)
             same = estimator in ("pkpo", "fitted_blend")
-            rows.append({"checkpoint": checkpoint, "estimator": estimator, "k": 4, "group_size": 16, "num_groups": 256,
-                         "trace_cov": 2.0 * ratio, "snr": 0.3 / ratio / (1 + number), "cosine": 0.9, "bias": 0.01, "bias_low": 0,
-                         "bias_high": 0.1, "ratio_to_maxpo": ratio if same else np.nan,
-                         "ratio_low": ratio * 0.93 if same else np.nan, "ratio_high": ratio * 1.075 if same else np.nan})
+            rows.append(
+                {
+                    "checkpoint": checkpoint,
+                    "estimator": estimator,
+                    "k": 4,
+                    "group_size": 16,
+                    "num_groups": 256,
+                    "trace_cov": 2.0 * ratio,
+                    "snr": 0.3 / ratio / (1 + number),
+                    "cosine": 0.9,
+                    "bias": 0.01,
+                    "bias_low": 0,
+                    "bias_high": 0.1,
+                    "ratio_to_maxpo": ratio if same else np.nan,
+                    "ratio_low": ratio * 0.93 if same else np.nan,
+                    "ratio_high": ratio * 1.075 if same else np.nan,
+                }
+            )
     folder = Path(root) / "results" / "variance"
     folder.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(folder / f"{task}.csv", index=False, float_format="%.9g")
@@ -132,10 +199,34 @@ def write_studies(root):
     folder = Path(root) / "results" / "studies"
     folder.mkdir(parents=True, exist_ok=True)
     loose = ("pkpo", "fitted_blend", "reinforce")
-    pd.DataFrame([{"estimator": e, "unbiased_for": "J_K" if e in ("maxpo", "pkpo", "fitted_blend") else "none",
-                   "parallel_to": "J_K", "scale": "1", "bias_j1": 0.5, "bias_jk": 0.0 if e == "maxpo" else 0.1,
-                   "valid_k": "1..N-1", "centred": "no" if e in loose else "yes", "cost": "N log N", "source": "a paper"}
-                  for e in ESTIMATORS]).to_csv(folder / "properties.csv", index=False)
-    pd.DataFrame([{"estimator": e, "group_size": n, "num_groups": 64, "k": 4, "time_us_per_group": 0.02 * n * np.log2(n),
-                   "peak_memory_per_input": 4.0} for e in (*ESTIMATORS, "l2o_quadratic", "subset_brute_force")
-                  for n in (16, 64, 256, 1024, 4096)]).to_csv(folder / "cost.csv", index=False)
+    pd.DataFrame(
+        [
+            {
+                "estimator": e,
+                "unbiased_for": "J_K" if e in ("maxpo", "pkpo", "fitted_blend") else "none",
+                "parallel_to": "J_K",
+                "scale": "1",
+                "bias_j1": 0.5,
+                "bias_jk": 0.0 if e == "maxpo" else 0.1,
+                "valid_k": "1..N-1",
+                "centred": "no" if e in loose else "yes",
+                "cost": "N log N",
+                "source": "a paper",
+            }
+            for e in ESTIMATORS
+        ]
+    ).to_csv(folder / "properties.csv", index=False)
+    pd.DataFrame(
+        [
+            {
+                "estimator": e,
+                "group_size": n,
+                "num_groups": 64,
+                "k": 4,
+                "time_us_per_group": 0.02 * n * np.log2(n),
+                "peak_memory_per_input": 4.0,
+            }
+            for e in (*ESTIMATORS, "l2o_quadratic", "subset_brute_force")
+            for n in (16, 64, 256, 1024, 4096)
+        ]
+    ).to_csv(folder / "cost.csv", index=False)

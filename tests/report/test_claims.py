@@ -28,8 +28,12 @@ def plant(root, gap, noise=0.01, metric="max@K", estimator="maxpo", other="pkpo"
     for task in TASKS:
         path = root / "results" / "runs" / task / other / "metrics.json"
         base = np.array(json.loads(path.read_text())["final"][metric])
-        synthetic.edit(root, task, estimator, lambda m, b=base: m["final"].update(
-            {metric: (b + gap + noise * rng.normal(size=len(b))).tolist()}))
+        synthetic.edit(
+            root,
+            task,
+            estimator,
+            lambda m, b=base: m["final"].update({metric: (b + gap + noise * rng.normal(size=len(b))).tolist()}),
+        )
 
 
 @pytest.mark.parametrize("gap, verdict", [(0.1, "supported"), (-0.1, "contradicted"), (0.0, "inconclusive")])
@@ -41,7 +45,9 @@ def test_max_at_k_follows_the_data(project, gap, verdict):
     assert found.low < found.effect < found.high and found.num_pairs == 30
 
 
-@pytest.mark.parametrize("gap, verdict", [(0.0, "supported"), (-0.01, "supported"), (-0.06, "contradicted"), (-0.02, "inconclusive")])
+@pytest.mark.parametrize(
+    "gap, verdict", [(0.0, "supported"), (-0.01, "supported"), (-0.06, "contradicted"), (-0.02, "inconclusive")]
+)
 def test_no_loss_is_judged_against_the_margin(project, gap, verdict):
     plant(project, gap, metric="pass@1", noise=0.005)
     assert judged(project)["pass_at_1"].verdict == verdict
@@ -50,8 +56,12 @@ def test_no_loss_is_judged_against_the_margin(project, gap, verdict):
 def test_one_task_the_other_way_contradicts_a_claim_about_each(project):
     plant(project, 0.1)
     assert judged(project)["max_at_k_by_task"].verdict == "supported"
-    synthetic.edit(project, "maze", "maxpo", lambda m: m["final"].update(
-        {"max@K": [v - 0.3 + 0.01 * i for i, v in enumerate(m["final"]["max@K"])]}))
+    synthetic.edit(
+        project,
+        "maze",
+        "maxpo",
+        lambda m: m["final"].update({"max@K": [v - 0.3 + 0.01 * i for i, v in enumerate(m["final"]["max@K"])]}),
+    )
     found = judged(project)["max_at_k_by_task"]
     assert found.verdict == "contradicted" and found.count("supported") == 2
     assert "maze" in found.reason and found.effect < 0
@@ -93,9 +103,11 @@ def test_variance_on_the_log_scale(project):
 
 def test_regimes_exact_and_sampled(project):
     """Exact ratios decide without an interval, sampled ones by theirs."""
-    rows = [{"regime": "a", "estimator": "pkpo", "ratio": 1.3, "low": None, "high": None, "exact": True, "num_groups": 0},
-            {"regime": "b", "estimator": "pkpo", "ratio": 1.05, "low": 0.9, "high": 1.2, "exact": False, "num_groups": 500},
-            {"regime": "a", "estimator": "fitted_blend", "ratio": 9.0, "low": None, "high": None, "exact": True, "num_groups": 0}]
+    rows = [
+        {"regime": "a", "estimator": "pkpo", "ratio": 1.3, "low": None, "high": None, "exact": True, "num_groups": 0},
+        {"regime": "b", "estimator": "pkpo", "ratio": 1.05, "low": 0.9, "high": 1.2, "exact": False, "num_groups": 500},
+        {"regime": "a", "estimator": "fitted_blend", "ratio": 9.0, "low": None, "high": None, "exact": True, "num_groups": 0},
+    ]
     path, params = project / "results" / "studies" / "regimes.csv", project / "params.yaml"
     params.write_text(params.read_text().replace('"cost"', '"cost", "regimes"'))
     for exact, verdict in ((1.3, "inconclusive"), (0.9, "contradicted")):
@@ -132,11 +144,18 @@ def judged_from(results, claim):
     return next(c for c in claims.judge(results) if c.id == claim)
 
 
-@pytest.mark.parametrize("text, message", [
-    ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@k}", "measure: unknown 'max@k', did you mean 'max@K'?"),
-    ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, margn: 1}", "unknown key 'margn', did you mean 'margin'?"),
-    ("claims: []", "must hold"), ("method: [", "not valid YAML"),
-])
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@k}", "measure: unknown 'max@k', did you mean 'max@K'?"),
+        (
+            "method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, margn: 1}",
+            "unknown key 'margn', did you mean 'margin'?",
+        ),
+        ("claims: []", "must hold"),
+        ("method: [", "not valid YAML"),
+    ],
+)
 def test_broken_claims_file_is_one_line(project, text, message):
     (project / "claims.yaml").write_text(text)
     with pytest.raises(InputError) as error:
@@ -161,6 +180,7 @@ def test_diverged_seeds_are_left_out_and_named(project):
         metrics["status"], metrics["reason"] = "diverged", "seed 1: loss is NaN at step 12"
         for values in (metrics["final"]["max@K"], metrics["final"]["pass@1"]):
             values[1] = None
+
     synthetic.edit(project, "maze", "maxpo", diverge)
     results = load.read(project)
     assert 1 not in results.cells["maze", "maxpo"].values("max@K")

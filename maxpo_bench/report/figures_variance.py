@@ -1,0 +1,127 @@
+"""Figures of the gradient estimators themselves: signal-to-noise ratio, and variance over maxpo's."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from maxpo_bench.report import style
+from maxpo_bench.report.figures import label_grid, numbered, pages_of, panels, whisker
+
+
+def signal_to_noise(table, results):
+    """SNR of one group's gradient estimate at every checkpoint, one panel per task."""
+    if not {"snr", "checkpoint"} <= set(table):
+        return []
+    table = table[pd.to_numeric(table["snr"], errors="coerce") > 0]
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
+    for page, tasks in enumerate(pages):
+        figure, axes = panels(len(tasks), 2, 1.75)
+        for ax, task in zip(axes, tasks, strict=True):
+            rows, ends = table[table["task"] == task], {}
+            order = list(rows["checkpoint"].drop_duplicates())
+            names = [e for e in results.estimators if e in set(rows["estimator"])]
+            ax.set_yscale("log")
+            for name in names:
+                line = rows[rows["estimator"] == name].set_index("checkpoint")["snr"].reindex(order)
+                ax.plot(range(len(order)), line.to_numpy(float), **style.line_style(name, results.estimators))
+                known = line.dropna()
+                if len(known):
+                    ends[name] = float(known.iloc[-1])
+            ax.set_xticks(range(len(order)), order)
+            ax.set_xlim(-0.08, len(order) - 0.92)
+            _plain_log_ticks(ax.yaxis, *ax.get_ylim())
+            ax.set_title(task)
+            style.label_ends(ax, ends, names=results.estimators)
+        label_grid(axes, 2, "checkpoint of the policy", "SNR [ratio]")
+        made.append(
+            (
+                numbered("snr", page, pages),
+                figure,
+                "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, all estimators on the same samples; "
+                "higher is better, no scale of the advantages changes it. Each has the SNR of its own expected gradient.",
+            )
+        )
+    return made
+
+
+def variance_ratio(table, results, method=style.REFERENCE):
+    """Var(other) / Var(method) by task and checkpoint, for the estimators with the same expected gradient."""
+    if "ratio_to_maxpo" not in table:
+        return []
+    table = table[(pd.to_numeric(table["ratio_to_maxpo"], errors="coerce") > 0) & (table["estimator"] != method)]
+    names, checkpoints = list(table["estimator"].drop_duplicates()), list(table["checkpoint"].drop_duplicates())
+    names = [n for n in names if n in results.non_centred()]
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 15)
+    for page, tasks in enumerate(pages) if names else ():
+        figure, axes = style.new_figure(
+            "full", height=0.9 + 0.34 * len(tasks), cols=len(names), sharey=True, sharex=True, squeeze=False
+        )
+        for ax, name in zip(axes[0], names, strict=True):
+            look = style.line_style(name, results.estimators)
+            ax.axvline(1, color="#333333", linewidth=0.8, zorder=1)
+            for i, task in enumerate(tasks):
+                for j, checkpoint in enumerate(checkpoints):
+                    rows = table[(table["task"] == task) & (table["estimator"] == name) & (table["checkpoint"] == checkpoint)]
+                    if not len(rows):
+                        continue
+                    row = rows.iloc[0]
+                    place = i + 0.24 * (j - (len(checkpoints) - 1) / 2)
+                    shape = {**look, "marker": "os^D"[j % 4]}
+                    whisker(
+                        ax,
+                        place,
+                        {"ratio": row["ratio_to_maxpo"], "low": row.get("ratio_low"), "high": row.get("ratio_high")},
+                        "ratio",
+                        shape,
+                        null=1.0,
+                    )
+            ax.set_xscale("log")
+            ax.set_yticks(range(len(tasks)), tasks)
+            ax.set_ylim(len(tasks) - 0.4, -0.6)
+            ax.grid(axis="y", visible=False)
+            ax.tick_params(axis="y", length=0)
+            ax.set_title(name, color=look["color"])
+        _plain_log_ticks(axes[0, 0].xaxis, *axes[0, 0].get_xlim())
+        from matplotlib.lines import Line2D
+
+        figure.legend(
+            handles=[
+                Line2D([], [], marker="os^D"[j % 4], color="#444444", linestyle="none", label=c) for j, c in enumerate(checkpoints)
+            ],
+            loc="outside upper center",
+            ncols=len(checkpoints),
+        )
+        figure.supxlabel(f"gradient variance / {method}'s [ratio, log scale]", fontsize=8)
+        made.append(
+            (
+                numbered("variance_ratio", page, pages),
+                figure,
+                f"Trace of the gradient's covariance over {method}'s, for the non-centred estimators with the same expected "
+                f"gradient; left of 1 the other has less variance than {method}. Filled: the 95% interval leaves out 1.",
+            )
+        )
+    return made
+
+
+def _plain_log_ticks(axis, low, high):
+    """Two to six plain numbers on a log axis, also when it spans less than a decade."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    inside = []
+    for leads in ((1,), (1, 3), (1, 2, 5), (1, 1.2, 1.5, 2, 3, 5, 7), np.arange(10, 100, 5) / 10, np.arange(100, 1000, 5) / 100):
+        denser = [
+            m * 10.0**e
+            for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            for m in leads
+            if low <= m * 10.0**e <= high
+        ]
+        if len(denser) > 6 and len(inside) >= 2:
+            break
+        inside = denser
+        if len(inside) >= 3:
+            break
+    inside = inside[:: -(-len(inside) // 6)] if inside else [low, high]
+    axis.set_major_locator(FixedLocator(inside))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda x, _: f"{x:.3g}")
