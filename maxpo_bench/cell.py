@@ -293,6 +293,7 @@ def _prepare(task, base=None):
     from maxpo_bench.training import make_optimiser
 
     workers.single_thread()
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for a GPU must not open it before the fork
     try:
         problem = problems.build(task, (0,), base)
         problem.load_libraries()

@@ -114,8 +114,8 @@ class LanguageProblem(Problem):
         return policy
 
     def load_libraries(self):
-        """Import the model's code, which takes seconds, before workers are forked."""
-        self.untrained_policy()
+        """Import the model's code, which takes seconds, before workers are forked. On the CPU: a GPU cannot be forked."""
+        self.source.load_model(self.task, self.tokenizer, self.seed)
 
     def policy_states(self, policy):
         tied = getattr(policy, "all_tied_weights_keys", None) or {}

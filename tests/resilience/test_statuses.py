@@ -60,9 +60,7 @@ def broken(new_project):
     def run(at_start="pass", at_reward="pass", at_log_probs="pass", **changes):
         project = new_project()
         project.add("broken", CUSTOM, **changes)
-        code = (
-            PROBLEM.replace("AT_START", at_start).replace("AT_REWARD", at_reward).replace("AT_LOG_PROBS", at_log_probs)
-        )
+        code = PROBLEM.replace("AT_START", at_start).replace("AT_REWARD", at_reward).replace("AT_LOG_PROBS", at_log_probs)
         (project.folder / "tasks" / "broken.py").write_text(code)
         base = project.run("base", "broken")
         return project, base if base.code else project.run("train", "broken", "maxpo")
@@ -179,9 +177,7 @@ def test_bad_input_is_one_line_and_exit_code_2(argv, words, new_project):
 
 
 def test_a_failed_cell_goes_on_when_what_broke_is_mended(broken, finished):
-    project, command = broken(
-        at_reward="import os\n        if step == 9 and not os.path.exists('mended'): raise OSError('gone')"
-    )
+    project, command = broken(at_reward="import os\n        if step == 9 and not os.path.exists('mended'): raise OSError('gone')")
     assert command.code == 1 and "gone" in project.metrics("broken")["reason"]
     (project.folder / "mended").touch()
     assert project.run("train", "broken", "maxpo").code == 0
