@@ -85,8 +85,9 @@ def return_plan(prob, next_state, reward, done, start, horizon, max_pairs=200_00
         total = np.round(totals[pair] + reward[state, action, outcome], 9)
         target = next_state[state, action, outcome]
         ends = done[state, action, outcome].astype(bool) | (t == horizon - 1)
-        alive = np.stack([target[~ends].astype(np.float64), total[~ends]], axis=1)
-        pairs, where = np.unique(alive, axis=0, return_inverse=True)
+        # A pair as one integer, state * number of totals + which total: sorting integers beats sorting rows.
+        sums, which = np.unique(total[~ends], return_inverse=True)
+        pairs, where = np.unique(target[~ends] * len(sums) + which.reshape(-1), return_inverse=True)
         if len(pairs) > max_pairs:
             raise InputError(f"exact reference: {len(pairs)} pairs (state, reward so far) at step {t + 1}, "
                              f"limit {max_pairs}")
@@ -96,9 +97,9 @@ def return_plan(prob, next_state, reward, done, start, horizon, max_pairs=200_00
             "ends": np.flatnonzero(ends),
         })
         end_totals.append(total[ends])
-        states, totals = pairs[:, 0].astype(np.int64), pairs[:, 1]
-        if len(states) == 0:
+        if len(pairs) == 0:
             break
+        states, totals = pairs // len(sums), sums[pairs % len(sums)]
     values, end_index = np.unique(np.concatenate(end_totals), return_inverse=True)
     end_index = np.split(end_index.reshape(-1), np.cumsum([len(e) for e in end_totals])[:-1])
     for step, index in zip(steps, end_index, strict=True):
