@@ -97,6 +97,15 @@ def _count(n, word):
     return f"{n} {word}{'' if n == 1 else 's'}"
 
 
+def state(data):
+    """One sentence on how complete the results are; what is missing, failed or stale is named by its count."""
+    counts = data["status"].value_counts()
+    words = {"ok": "computed on this machine", "committed": "published, not recomputed here", "not_applicable": "not applicable"}
+    parts = [f"{n} {words.get(s, s)}" for s, n in counts.items()]
+    bad = sum(n for s, n in counts.items() if s not in words)
+    return f"{_count(len(data), 'cell')}: {', '.join(parts)}." + (" Reasons under State of the cells." if bad else "")
+
+
 def advice_table(advice, results):
     rows = []
     for a in advice:

@@ -3,6 +3,7 @@
 import base64
 import importlib
 import multiprocessing
+import re
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -13,6 +14,7 @@ from maxpo_bench.report import claims as claims_module
 from maxpo_bench.report import figures, figures_variance, load, page, recommend, style, tables
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
+PIXELS_PER_INCH = 136  # a full-width figure (7.2 in) is 980 pixels wide
 SVG_LIMIT = 400_000  # bytes; a larger drawing is shown as PNG, so that the page stays small
 
 
@@ -51,9 +53,14 @@ def build(root="."):
     sections = _sections(results, claims, advice, data, drawn, latex)
     files.write_json(out / "claims.json", claims_module.as_json(claims))
     files.write_json(out / "metrics.json", tables.headline(results, claims, data["overall"], advice))
-    context = {"title": TITLE, "answer": page.answer(advice), "sections": sections, "colours": page.palette(results)}
+    context = {
+        "title": TITLE,
+        "answer": [*page.answer(advice), page.state(data["cells"])],
+        "sections": sections,
+        "colours": page.palette(results),
+    }
     files.write_bytes(out / "report.md", _template("report.md.j2").render(**context).encode())
-    html = _template("report.html.j2").render(**context, image=lambda name: _data_uri(out / "figures", name))
+    html = _template("report.html.j2").render(**context, image=lambda name: _image(out / "figures", name))
     files.write_bytes(out / "report.html", html.encode())
     counts = ", ".join(f"{n} {s}" for s, n in data["cells"]["status"].value_counts().items())
     print(f"report: {out / 'report.html'} ({counts}) in {time.perf_counter() - start:.1f} s")
@@ -207,9 +214,9 @@ def _markdown(value):
     return value
 
 
-def _data_uri(folder, name):
-    """The figure as a data URI: the SVG, or the PNG when the drawing is large."""
+def _image(folder, name):
+    """(data URI, width in CSS pixels) of a figure: the SVG, or the PNG when the drawing is large."""
     svg = (folder / f"{name}.svg").read_bytes()
-    if len(svg) <= SVG_LIMIT:
-        return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
-    return "data:image/png;base64," + base64.b64encode((folder / f"{name}.png").read_bytes()).decode()
+    points = float(re.search(rb'<svg[^>]* width="([0-9.]+)pt"', svg)[1])
+    kind, data = ("svg+xml", svg) if len(svg) <= SVG_LIMIT else ("png", (folder / f"{name}.png").read_bytes())
+    return f"data:image/{kind};base64," + base64.b64encode(data).decode(), round(points / 72 * PIXELS_PER_INCH)

@@ -148,6 +148,7 @@ def test_first_screen_answers(project):
     first = text[: text.index('id="how-to-read-this"')]
     best = pd.read_csv(project / "results" / "tables" / "advice.csv")["best"][0]
     assert f"use {best}:" in first
+    assert "1 missing" in first and "2 failed" in first and "1 stale" in first
     claims = json.loads((project / "results" / "claims.json").read_text())
     for claim in claims:
         assert claim["statement"] in first
