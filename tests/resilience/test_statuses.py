@@ -1,6 +1,7 @@
 """Every cell ends with a status and a reason: what learning did to itself exits 0, what broke exits 1, bad input 2."""
 
 import json
+import re
 
 import pytest
 
@@ -183,3 +184,25 @@ def test_a_failed_cell_goes_on_when_what_broke_is_mended(broken, finished):
     assert project.run("train", "broken", "maxpo").code == 0
     untroubled, _ = broken(at_reward="pass")
     assert project.bytes("broken")["curve.csv"] == untroubled.bytes("broken")["curve.csv"]
+
+
+def test_a_verifier_that_raises_is_counted_and_never_reward_0(finished, from_base, monkeypatch):
+    """The completions are judged in this process's workers, with a verifier that gives up on every third prompt."""
+    from maxpo_bench import cell
+    from maxpo_bench.problems.prompts import countdown
+
+    project = from_base("countdown3")
+    monkeypatch.chdir(project.folder)
+    verify = countdown.Source.verify
+
+    def fragile(self, row, text):
+        if "9" in row["prompt"]:
+            raise RecursionError("too deep")
+        return verify(self, row, text)
+
+    monkeypatch.setattr(countdown.Source, "verify", fragile)
+    assert cell.run_cell("countdown3", "maxpo") == 1
+    metrics = project.metrics("countdown3")
+    assert metrics["status"] == "failed" and "final" not in metrics
+    times = re.search(r"verifier raised (\d+) times, first RecursionError: too deep on prompt", metrics["reason"])
+    assert times and int(times[1]) > 1, metrics["reason"]
