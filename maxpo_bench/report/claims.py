@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from maxpo_bench import statistics
@@ -234,6 +235,8 @@ def judge_variance(results, method, spec):
         for _, row in table[table["estimator"] == name].iterrows():
             if str(row.get("k", 2)) in ("1", "1.0"):
                 continue  # every estimator of J_1 with a baseline of 0 or none: not the claim
+            if pd.isna(row.get("trace_cov")):
+                continue  # no gradient there: this k or these rewards are not for it
             values = {"ratio": row["ratio_to_maxpo"], "low": row.get("ratio_low"), "high": row.get("ratio_high")}
             values = {k: math.nan if v is None else v for k, v in values.items()}
             finding = _ratio_finding(name, f"{row['task']}, {row['checkpoint']}", values, int(row.get("num_groups", 0) or 0))

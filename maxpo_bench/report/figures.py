@@ -207,6 +207,8 @@ def summary(results, scale):
     names = list(results.estimators)
     if not tasks:
         return []
+    from matplotlib.ticker import MaxNLocator
+
     made, pages = [], pages_of(tasks, 25)
     for page, rows in enumerate(pages):
         values = np.array([[_level(results.cells[t, e]) for e in names] for t in rows])
@@ -214,7 +216,7 @@ def summary(results, scale):
         with np.errstate(invalid="ignore"):
             counts = np.maximum(np.isfinite(values).sum(1, keepdims=True), 1)
             shade = (values - np.nansum(values, 1, keepdims=True) / counts) / spans
-        figure, ax = style.new_figure("full", height=0.9 + 0.27 * len(rows))
+        figure, ax = style.new_figure("full", height=max(2.3, 0.9 + 0.27 * len(rows)))
         limit = max(float(np.nanmax(np.abs(shade))) if np.isfinite(shade).any() else 0.0, 0.01)
         image = ax.imshow(np.ma.masked_invalid(shade), cmap=style.DIVERGING + "_r", vmin=-limit, vmax=limit, aspect="auto")
         ax.set_facecolor("#F2F2F2")
@@ -249,8 +251,9 @@ def summary(results, scale):
         for spine in ax.spines.values():
             spine.set_visible(False)
         bar = figure.colorbar(image, ax=ax, fraction=0.025, pad=0.015)
-        bar.set_label("above the task's mean [scale 0 to 1]", fontsize=7.5)
+        bar.set_label("above the mean [scale 0 to 1]", fontsize=7.5)
         bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(5)
         made.append(
             (
                 numbered("summary", page, pages),

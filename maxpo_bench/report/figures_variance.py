@@ -54,9 +54,7 @@ def variance_ratio(table, results, method=style.REFERENCE):
     names = [n for n in names if n in results.non_centred()]
     made, pages = [], pages_of(table["task"].drop_duplicates(), 15)
     for page, tasks in enumerate(pages) if names else ():
-        figure, axes = style.new_figure(
-            "full", height=0.9 + 0.34 * len(tasks), cols=len(names), sharey=True, sharex=True, squeeze=False
-        )
+        figure, axes = style.new_figure("full", height=0.9 + 0.34 * len(tasks), cols=len(names), sharey=True, squeeze=False)
         for ax, name in zip(axes[0], names, strict=True):
             look = style.line_style(name, results.estimators)
             ax.axvline(1, color="#333333", linewidth=0.8, zorder=1)
@@ -77,12 +75,14 @@ def variance_ratio(table, results, method=style.REFERENCE):
                         null=1.0,
                     )
             ax.set_xscale("log")
+            low, high = ax.get_xlim()
+            ax.set_xlim(min(low, 0.97), max(high, 1.03))  # own axis: pkpo_raw is tens of times the others
+            _plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
             ax.set_yticks(range(len(tasks)), tasks)
             ax.set_ylim(len(tasks) - 0.4, -0.6)
             ax.grid(axis="y", visible=False)
             ax.tick_params(axis="y", length=0)
             ax.set_title(name, color=look["color"])
-        _plain_log_ticks(axes[0, 0].xaxis, *axes[0, 0].get_xlim())
         from matplotlib.lines import Line2D
 
         figure.legend(
@@ -104,8 +104,8 @@ def variance_ratio(table, results, method=style.REFERENCE):
     return made
 
 
-def _plain_log_ticks(axis, low, high):
-    """Two to six plain numbers on a log axis, also when it spans less than a decade."""
+def _plain_log_ticks(axis, low, high, most=6):
+    """Two to `most` plain numbers on a log axis, also when it spans less than a decade."""
     from matplotlib.ticker import FixedLocator, NullLocator
 
     inside = []
@@ -116,12 +116,12 @@ def _plain_log_ticks(axis, low, high):
             for m in leads
             if low <= m * 10.0**e <= high
         ]
-        if len(denser) > 6 and len(inside) >= 2:
+        if len(denser) > most and len(inside) >= 2:
             break
         inside = denser
         if len(inside) >= 3:
             break
-    inside = inside[:: -(-len(inside) // 6)] if inside else [low, high]
+    inside = inside[:: -(-len(inside) // most)] if inside else [low, high]
     axis.set_major_locator(FixedLocator(inside))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda x, _: f"{x:.3g}")

@@ -98,7 +98,7 @@ def apply():
             "lines.markersize": 3.5,
             "axes.axisbelow": True,
             "savefig.dpi": 150,
-            "figure.dpi": 100,
+            "figure.dpi": 150,
             "svg.hashsalt": "maxpo_bench",
             "svg.fonttype": "path",
             "path.simplify": True,
