@@ -34,23 +34,27 @@ def fitted_blend(rewards, k, score_norms=None, scores=None):
     if scores is not None:
         scores = scores.double()
         score_norms = scores.square().sum(-1)
-    norms = torch.ones_like(rewards) if score_norms is None else score_norms
     rewards = rewards - rewards.amax((-2, -1), keepdim=True)  # the formula is shift-invariant, its rounding is not
 
-    leave_one_out = include_sums(rewards, k)
-    leave_one_out = n / (n - k) * (leave_one_out - leave_one_out.mean(-1, keepdim=True))  # q_i - v_-i, [..., G, N]
-    added = added_value(rewards, k) if k > 1 else leave_one_out                           # D_i
-    bootstrap = (n - k) / (n - 1) * (added - leave_one_out)                               # w (v_-i - u_i)
-    alike = _alike(rewards, seen)[..., None, None]                                        # s, [..., F, 1, 1]
-    pooled = _pooled_gain(rewards, norms, seen, k)                                        # P_i, [..., F, G, N]
-    if k == 1:
-        pooled = pooled + added.unsqueeze(-3)                                             # mean of the pool - v_-i
-    control = torch.lerp(bootstrap.unsqueeze(-3).expand_as(pooled), pooled, alike)        # E_i as each fold sees it
-    t = _step(added, control, norms, scores, seen)                                        # [..., F]
-
-    own = fold.view(*[1] * (rewards.dim() - 2), 1, num_groups, 1).expand(*rewards.shape[:-2], 1, num_groups, n)
-    control = (t[..., None, None] * control).gather(-3, own).squeeze(-3)  # each group takes what its own fold fitted
-    return k * (added - control)
+    added = include_sums(rewards, k)
+    added.sub_(added.mean(-1, keepdim=True)).mul_(n / (n - k))                 # q_i - v_-i, [..., G, N]
+    bootstrap = torch.zeros_like(added)                                        # w (v_-i - u_i): 0 when k = 1
+    if k > 1:
+        bootstrap, added = added, added_value(rewards, k)                      # D_i
+        bootstrap.sub_(added).mul_((k - n) / (n - 1))
+    advantages = torch.empty_like(added)
+    for f in range(num_folds):  # one fold at a time: a few copies of the batch, not one for each fold
+        sees = seen[f : f + 1]
+        control = _pooled_gain(rewards, score_norms, sees, k)                        # P_i, [..., 1, G, N]
+        if k == 1:
+            control += added.unsqueeze(-3)                                     # mean of the pool - v_-i
+        alike = _alike(rewards, sees)[..., None, None]                         # s
+        control.sub_(bootstrap.unsqueeze(-3)).mul_(alike).add_(bootstrap.unsqueeze(-3))  # E_i
+        t = _step(added, control, score_norms, scores, sees)                         # [..., 1]
+        own = slice(f, None, num_folds)
+        advantages[..., own, :] = k * (added[..., own, :] - t[..., None] * control[..., 0, own, :])
+        del control  # before the next fold's
+    return advantages
 
 
 def _alike(rewards, seen):
@@ -78,31 +82,38 @@ def _pooled_gain(rewards, norms, seen, k):
     the mean over the pool of (x - r_i), without the positive part. Returns [..., F, G, N].
     """
     shape = rewards.shape
-    weights = seen[..., None] * norms.unsqueeze(-3)                                          # [..., F, G, N]
+    weights = seen[..., None] if norms is None else seen[..., None] * norms.unsqueeze(-3)
+    weights = weights.expand(*shape[:-2], len(seen), *shape[-2:])                            # [..., F, G, N]
     pool = weights.sum((-2, -1), keepdim=True) - weights.sum(-1, keepdim=True)               # [..., F, G, 1]
     if k == 1:
         totals = weights * rewards.unsqueeze(-3)
         mean = (totals.sum((-2, -1), keepdim=True) - totals.sum(-1, keepdim=True)) / torch.where(pool > 0, pool, 1.0)
         return mean - torch.where(pool > 0, rewards.unsqueeze(-3), mean)
-    everyone = _excess(rewards.flatten(-2).unsqueeze(-2), weights.flatten(-2)).unflatten(-1, shape[-2:])
-    own = _excess(rewards.unsqueeze(-3), weights)
-    gain = (everyone - own).clamp(min=0) / torch.where(pool > 0, pool, 1.0)  # psi at each reward: mean of (x - r_i)+
+    gain = _excess(rewards.flatten(-2).unsqueeze(-2), weights.flatten(-2)).unflatten(-1, shape[-2:])
+    gain.sub_(_excess(rewards.unsqueeze(-3), weights))
+    del weights
+    gain.clamp_(min=0).div_(torch.where(pool > 0, pool, 1.0))  # psi at each reward: mean of (x - r_i)+
     # The max of a (k-1)-subset of i's N-1 others is the one of rank j with probability t_(j+1) - t_j.
-    chance = others_below(shape[-1], k, rewards.device).diff()               # [N-1]
+    chance = others_below(shape[-1], k, rewards.device).diff()  # [N-1]
     order = rewards.argsort(-1).unsqueeze(-3).expand_as(gain)
     gain = gain.gather(-1, order)
-    below = torch.nn.functional.pad((chance * gain[..., :-1]).cumsum(-1), (1, 0))
-    above = torch.nn.functional.pad((chance * gain[..., 1:]).flip(-1).cumsum(-1).flip(-1), (0, 1))
-    return torch.empty_like(gain).scatter_(-1, order, below + above)
+    sums = torch.zeros_like(gain)
+    torch.cumsum(chance * gain[..., :-1], -1, out=sums[..., 1:])
+    gain = (chance * gain[..., 1:]).flip(-1).cumsum_(-1)
+    sums[..., :-1] += gain.flip(-1)
+    return torch.empty_like(sums).scatter_(-1, order, sums)
 
 
 def _excess(values, weights):
     """sum_j weights_j (values_j - values_i)+ for every i; values broadcast to weights [..., M]. Exact zeros on ties."""
     values, order = values.sort(dim=-1)
     order = order.expand(weights.shape)
-    heavier = weights.gather(-1, order).flip(-1).cumsum(-1).flip(-1)[..., 1:]  # weight above each gap
-    excess = torch.nn.functional.pad((heavier * values.diff(dim=-1)).flip(-1).cumsum(-1).flip(-1), (0, 1))
-    return torch.empty_like(excess).scatter_(-1, order, excess)
+    gaps = values.diff(dim=-1).flip(-1)  # the last gap first
+    del values
+    heavier = weights.gather(-1, order).flip(-1).cumsum_(-1)[..., :-1]  # weight above each gap
+    heavier.mul_(gaps).cumsum_(-1)
+    del gaps
+    return torch.zeros_like(weights).scatter_(-1, order[..., :-1], heavier.flip(-1))
 
 
 def _step(added, control, norms, scores, seen):
@@ -112,8 +123,9 @@ def _step(added, control, norms, scores, seen):
     variance. Shrunk towards 1 by one effective group (Kish's number of groups) and kept in [-1, 1].
     """
     if scores is None:
-        cross = (norms * added).unsqueeze(-3).mul(control).sum(-1)               # [..., F, G]
-        size = norms.unsqueeze(-3).mul(control.square()).sum(-1)
+        weighted = control.clone() if norms is None else norms.unsqueeze(-3) * control
+        cross = (weighted * added.unsqueeze(-3)).sum(-1)                         # [..., F, G]
+        size = weighted.mul_(control).sum(-1)
         covariance, variance = (seen * cross).sum(-1), (seen * size).sum(-1)
     else:
         added = torch.einsum("...gn,...gnd->...gd", added, scores).unsqueeze(-3)  # [..., 1, G, D]

@@ -89,9 +89,7 @@ def test_growth_with_the_group_size(benchmark, name):
 
 @pytest.mark.parametrize("n", [64, 2**14])
 @pytest.mark.parametrize("name", names())
-def test_peak_memory(name, n, request):
-    if get(name).across_groups:
-        request.applymarker(pytest.mark.xfail(reason="39 to 70 inputs measured: one copy for each fold"))
+def test_peak_memory(name, n):
     estimator, rewards = get(name), draw(name, 2**16 // n, n)
     k = 4 if 4 in estimator.valid_k(n) else n
     assert peak_memory(lambda: estimator(rewards, k=k)) <= 10 * rewards.nbytes
