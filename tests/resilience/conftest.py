@@ -158,7 +158,7 @@ def spawner():
     process.stdin.write(json.dumps([MAZE, BANDIT, COUNTDOWN]) + "\n")
     yield ask
     process.stdin.close()
-    process.wait(10)
+    process.wait(30)
 
 
 @pytest.fixture

@@ -27,8 +27,13 @@ assert not torch.cuda.is_initialized()
 
 
 def start(request):
+    ready, tell = os.pipe()
     pid = os.fork()
     if pid:
+        os.close(tell)
+        os.read(ready, 1)  # it is a session now, which signals can be sent to
+        os.close(ready)
+        started.add(pid)
         return pid
     os.setsid()
     os.chdir(request["cwd"])
@@ -41,6 +46,7 @@ def start(request):
     if request["file_limit"]:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # then a write past the limit is an OSError, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_limit"], request["file_limit"]))
+    os.write(tell, b"!")
     code = 70
     try:
         code = main(request["argv"])
@@ -60,13 +66,17 @@ def wait(pid, seconds):
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
+            started.discard(pid)
             return os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
             return None
         time.sleep(0.01)
 
 
+started = set()  # and not yet ended
 for line in sys.stdin:
     request = json.loads(line)
     answer = wait(request["wait"], request["seconds"]) if "wait" in request else start(request)
     print(json.dumps(answer), flush=True)
+for pid in started:  # of a test that failed
+    os.killpg(pid, signal.SIGKILL)

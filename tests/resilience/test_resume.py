@@ -45,7 +45,7 @@ def kill_often(task, num_kills, finished, from_base):
         while not ended:
             command = project.start("train", task, "maxpo")
             if landed < num_kills:
-                time.sleep(moments.uniform(0.02, reference.seconds))
+                time.sleep(0.1 + moments.uniform(0, reference.seconds))
                 number = next(signals)
                 command.send(number, group=number == signal.SIGINT and landed % 2 == 0)
                 assert command.wait(5) is not None, f"still running 5 s after {number.name}"
