@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 something broke or a check failed; 2 bad input; 130 interr
 """
 
 import argparse
+import os
 import signal
 import sys
 from pathlib import Path
@@ -144,6 +145,9 @@ def main(argv=None):
     except Fault as error:
         print(f"maxpo-bench: failed: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads us, `| head` say, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         print(f"maxpo-bench: failed: {name}{error.strerror or error}", file=sys.stderr)
@@ -151,8 +155,6 @@ def main(argv=None):
     except KeyboardInterrupt:
         print(f"maxpo-bench: {args.command} interrupted; the same command continues from its last checkpoint", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1
 
 
 def _terminate(signum, frame):

@@ -2,6 +2,8 @@
 
 import ast
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,12 @@ def test_code_of_a_task_stays_beside_it(kind, folder):
     )
     with pytest.raises(InputError, match="kind"):
         task_file.load("evil")
+
+
+def test_a_reader_that_leaves_early_is_no_error(folder):
+    command = f"{sys.executable} -m maxpo_bench.cli plan | true"
+    done = subprocess.run(["bash", "-c", command], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.stderr == ""
 
 
 # -------------------------------------------------------------------------------------------------------------- weights
