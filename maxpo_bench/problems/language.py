@@ -4,6 +4,7 @@ One seed per process (the cell runner forks one per seed). The prompt source of 
 verifier; policies/causal_lm.py samples and scores.
 """
 
+import contextlib
 import importlib
 from dataclasses import dataclass, field
 
@@ -142,10 +143,15 @@ class LanguageProblem(Problem):
         rows, tokens = self.split(split)
         prompt_tokens, prompt_mask = self._left_pad([tokens[i] for i in chosen])
         uniforms = torch.from_numpy(noise.random((len(chosen), group_size, self.max_new_tokens)))
-        completions = causal_lm.sample_groups(
-            policy, prompt_tokens, prompt_mask, uniforms, self.eos_ids, self.pad_id, self.temperature
-        )
+        with self._precision():
+            completions = causal_lm.sample_groups(
+                policy, prompt_tokens, prompt_mask, uniforms, self.eos_ids, self.pad_id, self.temperature
+            )
         return Batch([rows[i] for i in chosen], prompt_tokens, prompt_mask, completions)
+
+    def _precision(self):
+        """bf16 arithmetic on a GPU, float32 on a CPU. Weights stay float32: bf16 ones would swallow steps of 1e-6."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else contextlib.nullcontext()
 
     def _left_pad(self, prompts):
         width = max(map(len, prompts))
@@ -204,15 +210,16 @@ class LanguageProblem(Problem):
         rows = torch.arange(batch.log_probs.numel()) if rows is None else rows
         unique, inverse, lengths = self._distinct(batch, rows.to(self.device))
         prompts, prompt_of = torch.unique(unique[:, 0], return_inverse=True)
-        log_probs = causal_lm.token_log_probs(
-            policy,
-            batch.prompt_tokens[prompts],
-            batch.prompt_mask[prompts],
-            prompt_of,
-            unique[:, 1 : 1 + int(lengths.max())],
-            lengths,
-            self.temperature,
-        )
+        with self._precision():
+            log_probs = causal_lm.token_log_probs(
+                policy,
+                batch.prompt_tokens[prompts],
+                batch.prompt_mask[prompts],
+                prompt_of,
+                unique[:, 1 : 1 + int(lengths.max())],
+                lengths,
+                self.temperature,
+            )
         log_probs = torch.nn.functional.pad(log_probs, (0, num_tokens - log_probs.shape[1]))
         return log_probs.index_select(0, inverse)
 
@@ -238,7 +245,7 @@ class LanguageProblem(Problem):
             return self.log_probs(self._reference, batch, rows)
 
     def score_norms(self, batch):
-        return batch.completions.score_norms[None]
+        return batch.completions.score_norms[None].cpu()
 
     def evaluate(self, policy, step, prompts, samples):
         """Held-out rewards [1, P, n] of the first P held-out prompts, shuffled once for all, and how varied they are.

@@ -88,9 +88,8 @@ class Source(PromptSource):
         from transformers import AutoModelForCausalLM
 
         name = task.section("model")["name"]
-        dtype = torch.bfloat16 if torch.cuda.is_available() else torch.float32
         where = f"{self.where}: model.name"
-        return _load(AutoModelForCausalLM.from_pretrained, name, where, use_safetensors=True, dtype=dtype).eval()
+        return _load(AutoModelForCausalLM.from_pretrained, name, where, use_safetensors=True, dtype=torch.float32).eval()
 
 
 def extract_number(text, method):
