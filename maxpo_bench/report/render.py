@@ -2,6 +2,7 @@
 
 import base64
 import importlib
+import io
 import multiprocessing
 import re
 import time
@@ -15,7 +16,7 @@ from maxpo_bench.report import figures, figures_variance, load, page, recommend,
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 PIXELS_PER_INCH = 136  # a full-width figure (7.2 in) is 980 pixels wide
-SVG_LIMIT = 400_000  # bytes; a larger drawing is shown as PNG, so that the page stays small
+SVG_TOTAL = 5_000_000  # bytes of drawings in the page; more, and the larger ones are shown as small PNGs
 
 
 def build(root="."):
@@ -60,7 +61,7 @@ def build(root="."):
         "colours": page.palette(results),
     }
     files.write_bytes(out / "report.md", _template("report.md.j2").render(**context).encode())
-    html = _template("report.html.j2").render(**context, image=lambda name: _image(out / "figures", name))
+    html = _template("report.html.j2").render(**context, image=_images(out / "figures"))
     files.write_bytes(out / "report.html", html.encode())
     counts = ", ".join(f"{n} {s}" for s, n in data["cells"]["status"].value_counts().items())
     print(f"report: {out / 'report.html'} ({counts}) in {time.perf_counter() - start:.1f} s")
@@ -214,9 +215,25 @@ def _markdown(value):
     return value
 
 
-def _image(folder, name):
-    """(data URI, width in CSS pixels) of a figure: the SVG, or the PNG when the drawing is large."""
-    svg = (folder / f"{name}.svg").read_bytes()
-    points = float(re.search(rb'<svg[^>]* width="([0-9.]+)pt"', svg)[1])
-    kind, data = ("svg+xml", svg) if len(svg) <= SVG_LIMIT else ("png", (folder / f"{name}.png").read_bytes())
-    return f"data:image/{kind};base64," + base64.b64encode(data).decode(), round(points / 72 * PIXELS_PER_INCH)
+def _images(folder):
+    """A function of a figure's name: (data URI, width in CSS pixels). SVG, or a small PNG where the drawings are too many."""
+    drawings = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.svg"))}
+    limit = SVG_TOTAL if sum(map(len, drawings.values())) <= SVG_TOTAL else SVG_TOTAL / 3 / len(drawings)
+
+    def image(name):
+        svg = drawings[name]
+        points = float(re.search(rb'<svg[^>]* width="([0-9.]+)pt"', svg)[1])
+        kind, data = ("svg+xml", svg) if len(svg) <= limit else ("png", _small_png(folder / f"{name}.png"))
+        return f"data:image/{kind};base64," + base64.b64encode(data).decode(), round(points / 72 * PIXELS_PER_INCH)
+
+    return image
+
+
+def _small_png(path):
+    """The picture in 64 colours: a quarter of the bytes."""
+    from PIL import Image
+
+    out = io.BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").quantize(64).save(out, "PNG", optimize=True)
+    return out.getvalue()
