@@ -17,7 +17,7 @@ import math
 import numpy as np
 import torch
 
-from maxpo_bench import files, problems
+from maxpo_bench import files, problems, workers
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
 from maxpo_bench.streams import generator
@@ -43,15 +43,19 @@ def run(task_name, out_csv, results=None):
     for path in paths.values():
         if not path.is_file():
             raise InputError(f"{path} is missing; run `maxpo-bench train {task.name} {_variance_policy()}` first")
-    problem = problems.build(task, (0,), results / "base" / task.name)
-    # The weights come from the checkpoints: a language model need not be warm-started first.
-    policy = problem.untrained_policy() if hasattr(problem, "untrained_policy") else problem.initial_policy()
-    rows = []
-    for when, path in paths.items():
-        problem.load_states(policy, [files.load_tensors(path)[0]])
-        num_batches = math.ceil(task.variance["groups"] / task.groups)
-        rows += [{"checkpoint": when, **row} for row in measure(problem, policy, task.k, num_batches, purpose=when)]
-    files.write_csv(out_csv, [_rounded(row) for row in rows])
+    num_batches = math.ceil(task.variance["groups"] / task.groups)
+
+    def work(when, tick):
+        problem = problems.build(task, (0,), results / "base" / task.name)
+        # The weights come from the checkpoints: a language model need not be warm-started first.
+        policy = problem.untrained_policy() if hasattr(problem, "untrained_policy") else problem.initial_policy()
+        problem.load_states(policy, [files.load_tensors(paths[when])[0]])
+        rows = measure(problem, policy, task.k, num_batches, purpose=when)
+        tick(1)
+        return [{"checkpoint": when, **row} for row in rows]
+
+    parts = workers.run(list(CHECKPOINTS), work, f"variance {task.name}", 1)
+    files.write_csv(out_csv, [_rounded(row) for part in parts for row in part])
 
 
 def _variance_policy():

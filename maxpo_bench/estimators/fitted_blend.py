@@ -42,6 +42,7 @@ def fitted_blend(rewards, k, score_norms=None, scores=None):
     if k > 1:
         bootstrap, added = added, added_value(rewards, k)                      # D_i
         bootstrap.sub_(added).mul_((k - n) / (n - 1))
+    gradients = None if scores is None else torch.einsum("...gn,...gnd->...gd", added, scores)  # of pkpo
     advantages = torch.empty_like(added)
     for f in range(num_folds):  # one fold at a time: a few copies of the batch, not one for each fold
         sees = seen[f : f + 1]
@@ -50,7 +51,7 @@ def fitted_blend(rewards, k, score_norms=None, scores=None):
             control += added.unsqueeze(-3)                                     # mean of the pool - v_-i
         alike = _alike(rewards, sees)[..., None, None]                         # s
         control.sub_(bootstrap.unsqueeze(-3)).mul_(alike).add_(bootstrap.unsqueeze(-3))  # E_i
-        t = _step(added, control, score_norms, scores, sees)                         # [..., 1]
+        t = _step(added, control, score_norms, scores, gradients, sees)        # [..., 1]
         own = slice(f, None, num_folds)
         advantages[..., own, :] = k * (added[..., own, :] - t[..., None] * control[..., 0, own, :])
         del control  # before the next fold's
@@ -116,7 +117,7 @@ def _excess(values, weights):
     return torch.zeros_like(weights).scatter_(-1, order[..., :-1], heavier.flip(-1))
 
 
-def _step(added, control, norms, scores, seen):
+def _step(added, control, norms, scores, gradients, seen):
     """t of each fold, [..., F]: the regression of the pkpo gradient on the control's over the groups the fold sees.
 
     added: [..., G, N]; control: [..., F, G, N]. The control's gradient has mean zero, so Cov / Var is the step of least
@@ -128,7 +129,7 @@ def _step(added, control, norms, scores, seen):
         size = weighted.mul_(control).sum(-1)
         covariance, variance = (seen * cross).sum(-1), (seen * size).sum(-1)
     else:
-        added = torch.einsum("...gn,...gnd->...gd", added, scores).unsqueeze(-3)  # [..., 1, G, D]
+        added = gradients.unsqueeze(-3)                                           # [..., 1, G, D]
         control = torch.einsum("...fgn,...gnd->...fgd", control, scores)
         cross, size = (added * control).sum(-1), control.square().sum(-1)        # [..., F, G]
         total = (seen[..., None] * control).sum(-2) / seen.sum(-1).clamp(min=1)[:, None]
