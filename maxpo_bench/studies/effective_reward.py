@@ -35,6 +35,8 @@ def run():
                 break
             except InputError:  # not for such rewards: try the next kind
                 continue
+        else:  # for none of them: not shown
+            continue
         size = advantages.square().mean().sqrt()
         columns = rewards[0].tolist(), advantages.tolist(), (advantages / size).tolist()
         rows += [{"estimator": name, "k": k, "reward": r, "advantage": a, "scaled": s, "rewards": kind}

@@ -98,9 +98,13 @@ def caption(data):
             f"to probability above 1/2, started with .9 on an arm worth .6; N = {N}, {GROUPS} groups a step, K = {K} "
             f"(best_gap: K = N), Adam {LEARNING_RATE:g}; bars: 95% Wilson intervals at the last step. After {STEPS} "
             f"steps: {listed}. The setting of arXiv:2509.24261.")
-    if last.set_index("estimator")["high"]["rs_grpo"] < 0.5:
+    by_name = last.set_index("estimator")
+    if "rs_grpo" in by_name.index and by_name["high"]["rs_grpo"] < 0.5:
         text += (" This contradicts the published escape of the risk-seeking objective, at the default beta = 2 and "
-                 "this learning rate; a larger beta escapes more often.")
+                 "this learning rate")
+        more = [name for name in by_name.index
+                if name.startswith("rs_grpo, ") and by_name["low"][name] > by_name["high"]["rs_grpo"]]
+        text += f"; it escapes more often, its interval above the default's, as {'; '.join(more)}." if more else "."
     return text
 
 
