@@ -330,7 +330,8 @@ def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, 
             phases[phase] = phases.get(phase, 0.0) + seconds
         for s, seed in enumerate(job):
             final[seed] = {int(k): values for k, values in about["ladders"][s].items()}
-            ladder_rows += [{"seed": seed, "step": task.steps, "k": k, **v} for k, v in final[seed].items()]
+            if seed not in diverged:
+                ladder_rows += [{"seed": seed, "step": task.steps, "k": k, **v} for k, v in final[seed].items()]
             for when in ("initial", "middle", "final"):
                 prefix = f"{when}/{s}/"
                 state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""The three ways a run can end badly, and who is to blame for each."""
+"""The two ways a run can end badly, and who is to blame for each."""
 
 import difflib
 
@@ -9,10 +9,6 @@ class InputError(ValueError):
 
 class Fault(RuntimeError):
     """Something broke in the middle of a run (an environment or a verifier raised). The cell ends `failed`."""
-
-
-class Diverged(RuntimeError):
-    """Learning itself blew up (NaN or infinite loss). A scientific outcome: the cell ends `diverged`, exit code 0."""
 
 
 def did_you_mean(name, candidates):

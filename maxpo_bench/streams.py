@@ -1,4 +1,4 @@
-"""Random streams. Every random number of the suite comes from here.
+"""Random streams. Every random number of a run comes from here.
 
 A stream is keyed by (task, seed, purpose, step), so two runs never share one by accident (as seed + i does), the numbers
 of a seed do not depend on which seeds run beside it, and a run can resume at any step without saving a random state.

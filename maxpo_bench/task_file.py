@@ -286,7 +286,10 @@ def load(name_or_path):
     if 0 < values["evaluation"]["curve_samples"] < values["k"]:
         raise InputError(f"{where}: evaluation.curve_samples: fewer than k {values['k']}")
     common = {key: values.pop(key) for key in COMMON}
-    return Task(name=path.stem, path=path, sha256=_content_hash(raw, where), sections=values, **common)
+    digest = _content_hash(raw, where)
+    if custom:  # a task's own code is part of the task
+        digest = hashlib.sha256(digest.encode() + (path.parent / kind.split(":")[0]).read_bytes()).hexdigest()
+    return Task(name=path.stem, path=path, sha256=digest, sections=values, **common)
 
 
 def _content_hash(raw, where):

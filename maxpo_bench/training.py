@@ -63,6 +63,8 @@ def surrogate(log_probs, advantages, old_log_probs=None, clip=0.0):
 def kl_penalty(log_probs, reference_log_probs):
     """Unbiased, non-negative estimate of KL(policy || reference) per sample: r - 1 - log r with r = reference / policy.
 
+    Its value is unbiased; its gradient on fixed on-policy samples is that of KL(reference || policy), as in GRPO.
+
     Source: Schulman, "Approximating KL divergence" (2020), the k3 form used by GRPO (arXiv:2402.03300, eq 4).
     """
     log_ratio = reference_log_probs - log_probs
@@ -242,7 +244,7 @@ class Checkpoints:
                 try:
                     found.append((files.load_tensors(path), turn))
                 except InputError:
-                    path.unlink()  # truncated by a crash; the other one is older but whole
+                    continue  # truncated by a crash; the other one is older but whole
         if not found:
             return None
         (tensors, about), turn = max(found, key=lambda item: item[0][1]["step"])
@@ -294,6 +296,8 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
                 raise Fault(f"seed {seeds[s]}, step {step}, group {g}, sample {i}: reward is {rewards[s, g, i].item()}")
         with clock("advantage"):
             norms = problem.score_norms(batch) if estimator.uses_score_norms else None
+            if norms is not None:  # a policy that is falling apart is no refusal of the rewards
+                norms = torch.nan_to_num(norms, nan=1.0, posinf=1.0)
             try:
                 advantages = estimator(rewards, k=task.k, score_norms=norms)
             except InputError as error:

@@ -88,8 +88,8 @@ class Bandit(Problem):
     def evaluate(self, policy, step, prompts, samples):
         batch = self.sample(policy, step, "evaluation", prompts, samples)
         log_probs = policy.log_probs().detach()
-        best = self.values.max(1).values.argmax()
-        extras = {"entropy": entropy(log_probs), "best_arm_probability": log_probs[:, 0, best].exp().tolist()}
+        largest = self.values.max(1).values.argmax()
+        extras = {"entropy": entropy(log_probs), "largest_payout_probability": log_probs[:, 0, largest].exp().tolist()}
         return Evaluation(batch["rewards"].numpy(), extras)
 
     def exact(self, policy, ks):

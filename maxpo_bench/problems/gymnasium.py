@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maxpo_bench.envs.build import GroupVectorEnv, Outcome, make_env, place, time_limit
-from maxpo_bench.errors import InputError
+from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.policies.mlp import MLPPolicy, output_scores
 from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.streams import generator, seed_ints
@@ -118,7 +118,7 @@ class Gymnasium(Problem):
         returns = np.where(alive, rewards, 0.0).sum(0)
         last = rewards[alive.sum(0) - 1, np.arange(alive.shape[1])]
         if not np.isfinite(returns).all():
-            raise InputError(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
+            raise Fault(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         shape = (num_seeds, num_groups, num_members)
         batch = self._pack(steps, torch.from_numpy(alive).view(-1, num_seeds, num_rows))
         batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))

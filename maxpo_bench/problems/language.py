@@ -8,7 +8,6 @@ import contextlib
 import importlib
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from maxpo_bench import files, streams
@@ -16,6 +15,7 @@ from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import Evaluation, Problem
 
+DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
 EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, bounds the memory
 
 
@@ -250,13 +250,13 @@ class LanguageProblem(Problem):
     def evaluate(self, policy, step, prompts, samples):
         """Held-out rewards [1, P, n] of the first P held-out prompts, shuffled once for all, and how varied they are.
 
-        extras: "distinct", part of different completions among a prompt's n, mean over prompts; "entropy", nats per
+        extras: "distinct", part of different completions among a prompt's first 8, mean over prompts; "entropy", nats per
         token, mean over all tokens of all completions.
         """
         rows, _ = self.split("held_out")
         if prompts > len(rows):
             raise InputError(f"{self.task.path.name}: evaluation.prompts: {prompts} of {len(rows)} held-out prompts")
-        chosen = np.random.default_rng(0).permutation(len(rows))[:prompts]
+        chosen = streams.generator(self.task.name, 0, "held-out-prompts").permutation(len(rows))[:prompts]
         noise = streams.generator(self.task.name, self.seed, "evaluation", step)
         rewards, distinct, entropy, num_tokens = [], 0, 0.0, 0
         chunk = max(1, EVALUATION_ROWS // samples)
@@ -264,10 +264,10 @@ class LanguageProblem(Problem):
             batch = self._sample_rows(policy, "held_out", chosen[start : start + chunk], noise, samples)
             judged = self._judged(batch)
             rewards += [[reward for _, reward in group] for group in judged]
-            distinct += sum(len({text for text, _ in group}) for group in judged)
+            distinct += sum(len({text for text, _ in group[:DISTINCT_SAMPLES]}) for group in judged)
             entropy += batch.completions.token_entropies.double().sum().item()
             num_tokens += int(batch.completions.lengths.sum())
-        extras = {"distinct": [distinct / (prompts * samples)], "entropy": [entropy / num_tokens]}
+        extras = {"distinct": [distinct / (prompts * min(samples, DISTINCT_SAMPLES))], "entropy": [entropy / num_tokens]}
         return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
 
     def scores(self, policy, batch):

@@ -218,7 +218,7 @@ class Tabular(Problem):
         starts = np.tile(self.evaluation_starts(prompts), (len(self.seeds), 1))
         batch = self._walk(policy, starts, samples, generators)
         lengths = torch.bincount(batch["episodes"], minlength=batch["returns"].numel()).view(len(self.seeds), -1)
-        extras = {"entropy": entropy(batch["log_probs"]), "episode_length": lengths.double().mean(1).tolist()}
+        extras = {"table_entropy": entropy(batch["log_probs"]), "episode_length": lengths.double().mean(1).tolist()}
         return Evaluation(self.reward(batch).numpy(), extras)
 
     def _exact(self, policy, ks, starts, chances):

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from maxpo_bench import streams
 from maxpo_bench.problems.prompts import PromptSource, is_held_out
 
 MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
@@ -103,7 +104,7 @@ def _distance(prompt, size):
 @functools.cache  # pure; forked workers inherit it
 def _mazes(size, min_distance, max_distance):
     """Different mazes, the same on every call: {"train": [prompt], "held_out": [prompt]}."""
-    rng = np.random.default_rng(0)
+    rng = streams.generator("text_maze", 0, "mazes")
     mazes, wanted = {"train": {}, "held_out": {}}, {"train": NUM_TRAIN, "held_out": NUM_HELD_OUT}
     while any(len(mazes[split]) < wanted[split] for split in mazes):
         walls = rng.random((256, size * size)) < WALL_PROBABILITY
