@@ -15,11 +15,11 @@ repro-all: .venv/installed
 	maxpo-bench repro --all
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 # Minutes, not seconds: kills, wide fuzzing, whole pipelines.
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Ratios of times; nothing else should run meanwhile.
 test-performance: .venv/installed

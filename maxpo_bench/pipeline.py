@@ -106,7 +106,10 @@ def _seconds(root, params):
         for estimator in params["estimators"]:
             path = root / "results" / "runs" / task / estimator / "timing.json"
             if path.is_file():
-                found[f"train@{task}-{estimator}"] = files.read_json(path).get("wall_s", 0.0) + 3.0  # start of a process
+                timing = files.read_json(path)
+                seconds = timing.get("wall_s") if isinstance(timing, dict) else None
+                if isinstance(seconds, int | float):
+                    found[f"train@{task}-{estimator}"] = seconds + 3.0  # the start of a process
     return found
 
 
