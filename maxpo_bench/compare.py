@@ -18,6 +18,7 @@ from maxpo_bench.errors import Fault, InputError
 METRICS = ("max@K", "pass@K", "pass@1", "mean_reward")
 GATED = "max@K"
 LEVEL = 0.05
+TIMES = {"results/studies/cost.csv": ("time_us_per_group",)}  # columns that differ from run to run
 ROUNDING = 1e-9  # relative; below it two numbers differ by the machine's rounding only
 
 
@@ -185,12 +186,13 @@ def _worse(gaps):
     ]
     for estimator in dict.fromkeys(e for _, e in gaps):
         own = [row for (_, e), row in gaps.items() if e == estimator and row.gap.error]
-        if len(own) > 1:  # each task in units of its own error, so that tasks with other reward scales can be added
-            z = sum(row.gap.estimate / row.gap.error for row in own) / math.sqrt(len(own))
-            dof = sum(row.gap.dof for row in own)
-            from scipy.stats import t
+        if len(own) > 1:  # each task by its own p value, so that tasks with other reward scales can be added
+            from scipy.stats import norm
 
-            p = float(2 * t.sf(abs(z), dof))
+            # Each p value as a normal score (Stouffer): t statistics of few seeds have variance dof/(dof-2), not 1.
+            scores = [math.copysign(norm.isf(max(row.gap.p, 1e-300) / 2), row.gap.estimate) for row in own]
+            z = sum(scores) / math.sqrt(len(scores))
+            p = float(2 * norm.sf(abs(z)))
             tests.append((f"{estimator} over {len(own)} tasks", statistics.Interval(z, None, None, len(own), p)))
     lines = []
     for (what, gap), p in zip(tests, statistics.holm([gap.p for _, gap in tests]), strict=True):
@@ -219,12 +221,16 @@ def _compare_file(path, published, mine):
         return Row(
             path, "", verdict, note=f"{int(inside.sum())} of {int(known.sum())} variance ratios inside the published interval"
         )
+    untimed = [name for name in TIMES.get(path, ()) if name in old]
+    old, new = old.drop(columns=untimed), new.drop(columns=untimed)
     worst, column = 0.0, ""
     for name in old.select_dtypes("number"):
         gap = ((new[name] - old[name]).abs() / old[name].abs().clip(lower=1e-12)).max()
         if gap > worst:
             worst, column = float(gap), name
-    return Row(path, "", "reproduced" if worst <= 1e-6 else "differs", note=f"largest relative difference {worst:.2g}, in {column}")
+    note = f"largest relative difference {worst:.2g}, in {column}" if column else "the same numbers"
+    note += f"; {', '.join(untimed)} not compared: times never repeat" if untimed else ""
+    return Row(path, "", "reproduced" if worst <= 1e-6 else "differs", note=note)
 
 
 def as_markdown(rows, failures, against):
@@ -234,7 +240,7 @@ def as_markdown(rows, failures, against):
         counts[row.verdict] = counts.get(row.verdict, 0) + 1
     lines = [f"### Results here against {against}", ""]
     lines += [f"**{'Worse' if failures else 'No loss found'}.** " + ", ".join(f"{n} {v}" for v, n in sorted(counts.items())) + "."]
-    if not any(row.verdict not in ("not recomputed", "missing here") for row in rows):
+    if not any(row.verdict not in ("not recomputed", "missing here", "identical file") for row in rows):
         lines[-1] = "**Nothing to compare:** no cell was recomputed on this machine. Run `make repro` first."
     lines += [""] + [f"- {failure}" for failure in failures] + [""] * bool(failures)
     shown = [row for row in rows if row.verdict not in ("identical", "not recomputed", "identical file")]

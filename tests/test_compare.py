@@ -5,12 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "report"))
 import synthetic  # noqa: E402
 
-from maxpo_bench import compare  # noqa: E402
+from maxpo_bench import compare, statistics  # noqa: E402
 from maxpo_bench.errors import InputError  # noqa: E402
 
 TASKS, ESTIMATORS = ("maze", "frozenlake", "countdown3"), ("rloo", "pkpo", "maxpo")
@@ -56,8 +57,6 @@ def test_committed_results_are_not_called_reproduced(project):
         path.unlink()
     rows, failures = compare.compare(project)
     assert {row.verdict for row in rows} == {"not recomputed", "identical file"}
-    for task in TASKS:
-        (project / "results" / "variance" / f"{task}.csv").unlink()
     assert "Nothing to compare" in compare.as_markdown(*compare.compare(project), "HEAD")
 
 
@@ -84,6 +83,25 @@ def test_a_drop_too_small_on_each_task_is_seen_over_all(project):
         synthetic.edit(project, task, "maxpo", shift(-0.01, noise=0.016))
     rows, failures = compare.compare(project)
     assert [f.split(":")[0] for f in failures] == ["maxpo over 3 tasks"]
+
+
+def test_pooled_tasks_of_four_seeds_raise_no_false_alarm():
+    """t statistics of 4 seeds have variance 3: added up as if it were 1 they alarm in 4% of draws, not in 0.2%."""
+    rng, alarms = np.random.default_rng(5), 0
+    for _ in range(500):
+        rows = [compare.Row("", "", "", gap=statistics.mean_interval(rng.normal(size=4))) for _ in range(10)]
+        alarms += any("over 10 tasks" in line for line in compare._worse({(t, "maxpo"): row for t, row in enumerate(rows)}))
+    assert alarms <= 6
+
+
+def test_times_of_the_cost_study_are_not_compared(project):
+    old = b"estimator,group_size,time_us_per_group,peak_memory_per_input\nmaxpo,16,1.5,4\n"
+    slower, larger = old.replace(b"1.5", b"3.5"), old.replace(b",4\n", b",9\n")
+    path = "results/studies/cost.csv"
+    row = compare._compare_file(path, old, slower)
+    assert row.verdict == "reproduced" and "time_us_per_group not compared" in row.note
+    assert compare._compare_file(path, old, larger).verdict == "differs"
+    assert compare._compare_file("results/studies/other.csv", old, slower).verdict == "differs"
 
 
 def test_the_same_drop_on_every_seed_fails(project):
