@@ -111,7 +111,10 @@ def ladder(table, results):
             for name in _present(rows, results.estimators):
                 line = rows[(rows["estimator"] == name) & (rows["when"] == "after")].dropna(subset=["max_at_k"]).sort_values("k")
                 if len(line):
-                    ax.plot(line["k"], line["max_at_k"], **style.line_style(name, results.estimators))
+                    look = style.line_style(name, results.estimators)
+                    ax.plot(line["k"], line["max_at_k"], **look)
+                    bounds = (line[f"max_at_k_{end}"].astype(float) for end in ("low", "high"))
+                    ax.fill_between(line["k"], *bounds, color=look["color"], alpha=0.10, linewidth=0)
                     ends[name] = line["max_at_k"].iloc[-1]
             ax.set_xscale("log", base=2)
             ticks = sorted({k for k in rows["k"] if (int(k) & (int(k) - 1)) == 0})
@@ -124,7 +127,7 @@ def ladder(table, results):
             (
                 numbered("ladder", page, pages),
                 figure,
-                "max@k on held-out prompts or start states against k, before training (dashed) and after, mean over seeds.",
+                "max@k on held-out prompts or start states against k, before training (dashed) and after, mean over seeds. " + BAND,
             )
         )
     return made

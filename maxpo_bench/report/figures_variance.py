@@ -9,11 +9,32 @@ from maxpo_bench.report import style
 from maxpo_bench.report.figures import label_grid, numbered, pages_of, panels, whisker
 
 
+def _origin(table, results):
+    """Where the numbers come from: how many groups, and whose policies."""
+    groups = pd.to_numeric(table["num_groups"], errors="coerce").dropna() if "num_groups" in table else []
+    low, high = (int(min(groups)), int(max(groups))) if len(groups) else (0, 0)
+    size = f"M = {low:,}{'' if low == high else f' to {high:,}'} groups a checkpoint; " if high else ""
+    return f"{size}the checkpoints are those of seed 0 of {results.variance_policy}, one trajectory for each task."
+
+
 def signal_to_noise(table, results):
-    """SNR of one group's gradient estimate at every checkpoint, one panel per task."""
+    """SNR of one group's gradient estimate at every checkpoint with its interval, one panel per task."""
     if not {"snr", "checkpoint"} <= set(table):
         return []
-    table = table[pd.to_numeric(table["snr"], errors="coerce") > 0]
+    table = table[table["estimator"].isin(results.estimators)]
+    empty = pd.Series(np.nan, table.index)
+    columns = ("snr", "snr_low", "snr_high")
+    table = table.assign(**{c: pd.to_numeric(table.get(c, empty), errors="coerce") for c in columns})
+    hidden = table[table["snr"] <= 0]["task"].value_counts(sort=False)
+    caption = (
+        "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, all estimators on the same samples, with its "
+        "95% interval; higher is better, no scale of the advantages changes it. Each has the SNR of its own expected gradient. "
+        f"{_origin(table, results)} A line that reaches the bottom: the interval holds 0."
+    )
+    if len(hidden):
+        counts = ", ".join(f"{task} {n}" for task, n in hidden.items())
+        caption += f" Estimates at or below 0 (no signal found) have no place on the log axis and are not shown: {counts}."
+    table = table[table["snr"] > 0]
     made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
     for page, tasks in enumerate(pages):
         figure, axes = panels(len(tasks), 2, 1.75)
@@ -21,27 +42,26 @@ def signal_to_noise(table, results):
             rows, ends = table[table["task"] == task], {}
             order = list(rows["checkpoint"].drop_duplicates())
             names = [e for e in results.estimators if e in set(rows["estimator"])]
+            seen = rows[list(columns)].to_numpy(float)
+            floor = seen[seen > 0].min() / 1.3
             ax.set_yscale("log")
-            for name in names:
-                line = rows[rows["estimator"] == name].set_index("checkpoint")["snr"].reindex(order)
-                ax.plot(range(len(order)), line.to_numpy(float), **style.line_style(name, results.estimators))
-                known = line.dropna()
-                if len(known):
-                    ends[name] = float(known.iloc[-1])
+            for j, name in enumerate(names):
+                line = rows[rows["estimator"] == name].set_index("checkpoint").reindex(order)
+                snr, low, high = (line[c].to_numpy(float) for c in columns)
+                x = np.arange(len(order)) + 0.12 * ((j + 0.5) / len(names) - 0.5)  # apart, so that whiskers do not cover
+                look = style.line_style(name, results.estimators)
+                ax.plot(x, snr, **look)
+                known = np.isfinite(low) & np.isfinite(high)
+                ax.vlines(x[known], np.maximum(low[known], floor), high[known], color=look["color"], linewidth=0.7, zorder=2)
+                ends[name] = float(snr[np.isfinite(snr)][-1])
             ax.set_xticks(range(len(order)), order)
             ax.set_xlim(-0.08, len(order) - 0.92)
+            ax.set_ylim(bottom=floor)
             _plain_log_ticks(ax.yaxis, *ax.get_ylim())
             ax.set_title(task)
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "checkpoint of the policy", "SNR [ratio]")
-        made.append(
-            (
-                numbered("snr", page, pages),
-                figure,
-                "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, all estimators on the same samples; "
-                "higher is better, no scale of the advantages changes it. Each has the SNR of its own expected gradient.",
-            )
-        )
+        made.append((numbered("snr", page, pages), figure, caption))
     return made
 
 
@@ -98,7 +118,8 @@ def variance_ratio(table, results, method=style.REFERENCE):
                 numbered("variance_ratio", page, pages),
                 figure,
                 f"Trace of the gradient's covariance over {method}'s, for the non-centred estimators with the same expected "
-                f"gradient; left of 1 the other has less variance than {method}. Filled: the 95% interval leaves out 1.",
+                f"gradient; left of 1 the other has less variance than {method}. Filled: the 95% interval leaves out 1. "
+                f"{_origin(table, results)}",
             )
         )
     return made

@@ -65,21 +65,22 @@ class Results:
     studies: dict  # name -> DataFrame of results/studies/<name>.csv
     declared: dict  # estimator -> its declaration {objective, unbiased, centred, cost, source}
     notes: list  # one line per thing that could not be read
+    variance_policy: str = "maxpo"  # the cell whose checkpoints of seed 0 the variance stage measured
 
     def k(self, task):
         for name in self.estimators:
-            if self.cells[task, name].metrics.get("k"):
+            if self.cells[task, name].usable and self.cells[task, name].metrics.get("k"):
                 return self.cells[task, name].metrics["k"]
         return getattr(self.tasks[task], "k", None)
 
     def group_size(self, task):
         for name in self.estimators:
-            if self.cells[task, name].metrics.get("group_size"):
+            if self.cells[task, name].usable and self.cells[task, name].metrics.get("group_size"):
                 return self.cells[task, name].metrics["group_size"]
         return getattr(self.tasks[task], "group_size", None)
 
     def title(self, task):
-        return getattr(self.tasks[task], "title", "")
+        return "" if isinstance(self.tasks[task], str) else self.tasks[task].title  # str: the file is broken
 
     def usable_tasks(self):
         return [t for t in self.tasks if any(self.cells[t, e].usable for e in self.estimators)]
@@ -92,6 +93,11 @@ class Results:
             for e in sorted({*self.estimators, *self.declared})
             if measured.get(e, self.declared.get(e, {}).get("centred")) in (False, "no")
         ]
+
+    def is_own(self, estimator):
+        """Whether an estimator is this project's own and not a published one, by its declared source."""
+        declared = self.declared.get(estimator, {}).get("source")
+        return self.property_of("source").get(estimator, declared) == "this project"
 
     def property_of(self, column):
         """{estimator: value} of a column of the property table; {} when it was not measured."""
@@ -138,7 +144,7 @@ def read(root="."):
                     table = _read_csv(folder / file, notes)
                     if table is not None and len(table):
                         parts.append(table.assign(task=name, estimator=estimator))
-        table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes, optional=True)
+        table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes)
         if table is not None and len(table):
             variance.append(table.assign(task=name))
     studies = {}
@@ -157,6 +163,7 @@ def read(root="."):
         studies,
         declared,
         notes,
+        str(params.get("variance_policy", "maxpo")),
     )
 
 
@@ -164,12 +171,11 @@ def _concat(parts, columns):
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _read_csv(path, notes, optional=False):
+def _read_csv(path, notes):
     try:
         return pd.read_csv(path)
     except FileNotFoundError:
-        if not optional:
-            notes.append(f"{_short(path)}: not found")
+        notes.append(f"{_short(path)}: not found")
     except pd.errors.EmptyDataError:
         pass  # a cell that ended early writes an empty file, its metrics.json says why
     except (pd.errors.ParserError, UnicodeDecodeError) as error:

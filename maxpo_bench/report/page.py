@@ -26,8 +26,10 @@ def number(value, sign=False, digits=3):
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
-def interval(low, high):
-    """[low, high], or the words that stand in for it."""
+def interval(low, high, exact=False):
+    """[low, high], or the words that stand in for it: "exact" of a number without chance in it."""
+    if exact:
+        return "exact"
     known = all(v is not None and math.isfinite(v) for v in (low, high))
     return f"[{number(low)}, {number(high)}]" if known else "no interval"
 
@@ -64,131 +66,8 @@ def section(title, *blocks):
     return {"id": slug, "title": title, "blocks": blocks}
 
 
-# -------------------------------------------------------------------------------------------------------- first screen
-
-
-def answer(advice):
-    """The answer in two sentences: which estimator, how far ahead, how sure. A list of paragraphs."""
-    first = advice[0] if advice else None
-    if first is None or first.best is None:
-        return ["No cell has results yet: run the pipeline."]
-    lines = [f"To raise max@K at the K trained for, use {first.best}: {_sure(first)}"]
-    one = next((a for a in advice if a.k == 1 and a.best), None)
-    if one is not None:
-        lines.append(f"For a single answer (k = 1), use {one.best}: {_sure(one)}")
-    return lines
-
-
-def _sure(a):
-    start = f"mean max@{a.k} {number(a.level)} over {_count(a.num_tasks, 'task')}"
-    if a.runner_up is None:
-        return f"{start}; no other estimator has results on the same tasks."
-    lead = f"{number(a.lead.estimate, sign=True)} {interval(a.lead.low, a.lead.high)} over the next, {a.runner_up}"
-    pairs = _count(a.lead.num_pairs, "seed pair")
-    if not a.tied:
-        return f"{start}, {lead} ({pairs}). Sure: every other estimator is behind beyond chance."
-    if a.lead.low is None:
-        return f"{start}, {lead}. Not sure: {a.lead.reason or 'too few seeds'}."
-    rest = f"; behind beyond chance: {', '.join(a.worse)}" if a.worse else "; none is behind beyond chance"
-    return f"{start}, {lead} ({pairs}). Not told apart from it: {', '.join(a.tied)}{rest}."
-
-
-def _count(n, word):
+def count(n, word):
     return f"{n} {word}{'' if n == 1 else 's'}"
-
-
-def state(data):
-    """One sentence on how complete the results are; what is missing, failed or stale is named by its count."""
-    counts = data["status"].value_counts()
-    words = {"ok": "computed on this machine", "committed": "published, not recomputed here", "not_applicable": "not applicable"}
-    parts = [f"{n} {words.get(s, s)}" for s, n in counts.items()]
-    bad = sum(n for s, n in counts.items() if s not in words)
-    return f"{_count(len(data), 'cell')}: {', '.join(parts)}." + (" Reasons under State of the cells." if bad else "")
-
-
-def advice_table(advice, results):
-    rows = []
-    for a in advice:
-        if a.best is None:
-            continue
-        label = "K, as trained" if a.k == "K" else str(a.k)
-        lead = a.lead
-        sure = {"clear": "yes: all others behind"}.get(a.sure, f"no: ties with {', '.join(a.tied)}" if a.tied else a.sure)
-        rows.append(
-            [
-                cell(label, 0 if a.k == "K" else a.k, "num"),
-                name(a.best),
-                num(a.level),
-                cell(
-                    "-" if lead is None else f"{number(lead.estimate, True)} {interval(lead.low, lead.high)}",
-                    "" if lead is None else lead.estimate,
-                    "num",
-                ),
-                cell(sure, a.sure, "sure" if a.sure == "clear" else "unsure"),
-                num(lead.num_pairs if lead else 0),
-            ]
-        )
-    partial = sorted({f"{e} ({n} of {a.num_tasks})" for a in advice for e, n in a.partial.items()})
-    note = f" Results on part of the tasks only, compared there: {', '.join(partial)}." if partial else ""
-    return table(
-        ["k", "use", "max@k", "lead over the next", "sure?", "pairs"],
-        rows,
-        "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. A tie: the paired difference to "
-        f"the best is not beyond chance (Holm over the rivals, 5%).{note}",
-        "tables/advice.csv",
-    )
-
-
-def claims_table(claims):
-    rows = []
-    for c in claims:
-        effect = (
-            "-"
-            if c.effect is None
-            else f"{number(c.effect, _signed(c))} {'' if c.measure == 'property' else interval(c.low, c.high)}"
-        )
-        rows.append(
-            [
-                cell(f"{MARKS[c.verdict]} {c.verdict}", c.verdict, f"verdict {c.verdict}"),
-                cell(c.statement),
-                cell(effect, "" if c.effect is None else c.effect, "num"),
-                cell(c.unit),
-                num(c.num_pairs) if c.num_pairs else cell("-", 0, "num"),
-                cell(evidence(c)),
-            ]
-        )
-    return table(
-        ["verdict", "claim", "effect [95% interval]", "of what", "pairs", "evidence"],
-        rows,
-        "A claim says 'each', so effect, interval and pairs are those of the least favourable comparison. Contradicted: at least "
-        "one comparison goes the other way beyond chance. Supported: all hold (Holm, 5%).",
-        "tables/claims.csv",
-    )
-
-
-def _signed(claim):
-    return claim.unit.startswith(("max", "pass", "mean"))
-
-
-def evidence(claim):
-    """What stands behind a verdict: the numbers of each comparison when they are few, else how many fall which way."""
-    if len(claim.findings) <= 1:
-        return claim.reason
-    parts, groups = [], {}
-    for f in claim.findings:
-        groups.setdefault(f.against, []).append(f)
-    if all(len(found) == 1 for found in groups.values()) and len(groups) <= 3:
-        return "; ".join(
-            f"against {f.against}: {number(f.effect, _signed(claim))} {interval(f.low, f.high)} {MARKS[f.verdict]}"
-            for f in claim.findings
-        )
-    if all(len(found) == 1 for found in groups.values()):
-        groups = {f"{len(groups)} others": claim.findings}
-    for against, found in groups.items():
-        counts = {v: sum(f.verdict == v for f in found) for v in MARKS}
-        share = ", ".join(f"{n} {v}" for v, n in counts.items() if n)
-        parts.append(f"against {against}: {share}" + (f" of {len(found)}" if len(share.split(", ")) > 1 else ""))
-    return "; ".join([*parts, claim.reason] if len(parts) == 1 else parts)
 
 
 # ------------------------------------------------------------------------------------------------------ later sections
@@ -203,10 +82,11 @@ def how_to_read(results):
         "rewards to advantages differs. Comparisons are therefore paired by seed.",
         "Intervals are 95%: Student's t on the paired differences up to 19 seeds (the bootstrap is too narrow there), BCa from 20; "
         "the interquartile mean over tasks uses a stratified bootstrap. Below 3 seeds, or without spread, no interval is drawn.",
-        f"Averages over the {_count(tasks, 'task')} put max@k on a scale from 0 to 1 (rewards beyond it: from the lowest to the "
+        f"Averages over the {count(tasks, 'task')} put max@k on a scale from 0 to 1 (rewards beyond it: from the lowest to the "
         "highest value seen on the task); tasks weigh the same and are fixed: intervals say how another draw of seeds would come "
         "out, not another set of tasks.",
-        "A verdict needs 5% after Holm's correction; ✓ supported, ✗ contradicted, ? inconclusive.",
+        "A verdict needs 2.5% in its direction (5% over both) after Holm's correction; ✓ supported, ✗ contradicted, ? "
+        "inconclusive.",
     )
 
 
@@ -294,7 +174,8 @@ def status_blocks(data, results):
     ]
 
 
-def findings_table(data):
+def findings_table(data, claims):
+    tested = {c.id for c in claims if c.measure == "property"}  # true or false: no bound to exceed
     rows = [
         [
             cell(r["claim"]),
@@ -302,16 +183,18 @@ def findings_table(data):
             cell(r["where"]),
             cell(f"{MARKS[r['verdict']]} {r['verdict']}", r["verdict"], f"verdict {r['verdict']}"),
             num(r["effect"]),
-            cell("-" if _none(r["effect"]) else interval(r["low"], r["high"]), kind="num"),
+            cell("-" if _none(r["effect"]) else interval(r["low"], r["high"], r["exact"]), kind="num"),
+            cell("-", "", "num") if r["claim"] in tested else num(r["null"]),
             num(r["num_pairs"]),
             cell(r["reason"]),
         ]
         for _, r in data.iterrows()
     ]
     return table(
-        ["claim", "against", "where", "verdict", "effect", "95% interval", "pairs", "reason"],
+        ["claim", "against", "where", "verdict", "effect", "95% interval", "must exceed", "pairs", "reason"],
         rows,
-        "Verdicts after Holm over the comparisons of the same claim.",
+        "Verdicts after Holm over the comparisons of the same claim, one-sided 2.5% each way; a supported claim settles all of "
+        "its own. Must exceed: what no difference is, less the claim's margin.",
         "tables/claims.csv",
         fold=True,
     )

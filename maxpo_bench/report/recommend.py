@@ -22,6 +22,8 @@ class Advice:
     lead: statistics.Interval | None = None  # best - runner_up, mean over tasks
     tied: list = field(default_factory=list)  # not told apart from the best (Holm over the rivals, 5%)
     worse: list = field(default_factory=list)  # behind the best beyond chance
+    ahead: dict = field(default_factory=dict)  # ahead of the best beyond chance where it has results -> on how many tasks
+    unjudged: dict = field(default_factory=dict)  # estimator -> why it could not be compared (too few seeds)
     partial: dict = field(default_factory=dict)  # estimator -> number of tasks it has results on, when fewer than the best
     gaps: dict = field(default_factory=dict)  # estimator -> Interval of best - estimator
 
@@ -31,8 +33,14 @@ class Advice:
             return "no answer"
         if not self.gaps:
             return "no rival"
-        if not self.tied:
+        if len(self.worse) == len(self.gaps):
             return "clear"
+        if len(self.unjudged) == len(self.gaps):
+            return "too few seeds"
+        if self.ahead:
+            return "not on every task"
+        if not self.tied:
+            return "not all judged"
         return "not told apart" if not self.worse else "one of " + str(len(self.tied) + 1)
 
 
@@ -67,15 +75,22 @@ def _advise(results, scale, k):
     best = max(level, key=lambda e: (level[e], e))
     advice = Advice(k, best, float(level[best]), full)
     advice.partial = {e: len(v) for e, v in values.items() if len(v) < full}
+    shared = {}
     for rival in values:
         if rival != best:
             pairs = {t: statistics.pair(values[best][t], values[rival][t])[0] for t in values[rival] if t in values[best]}
+            shared[rival] = sum(len(p) >= statistics.MIN_PAIRS for p in pairs.values())
             advice.gaps[rival] = statistics.task_mean_interval(pairs)
     adjusted = dict(zip(advice.gaps, statistics.holm([g.p for g in advice.gaps.values()]), strict=True))
     behind = sorted((e for e in advice.gaps if advice.gaps[e].estimate is not None), key=lambda e: (advice.gaps[e].estimate, e))
+    advice.unjudged = {e: gap.reason for e, gap in advice.gaps.items() if gap.estimate is None}
     for rival in behind:
-        settled = adjusted[rival] is not None and adjusted[rival] < LEVEL and advice.gaps[rival].estimate > 0
-        (advice.worse if settled else advice.tied).append(rival)
+        if adjusted[rival] is None or adjusted[rival] >= LEVEL:
+            advice.tied.append(rival)
+        elif advice.gaps[rival].estimate > 0:
+            advice.worse.append(rival)
+        else:
+            advice.ahead[rival] = shared[rival]
     complete = [e for e in behind if e in level]
     if complete:
         advice.runner_up, advice.lead = complete[0], advice.gaps[complete[0]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from maxpo_bench import files
 from maxpo_bench.report import claims as claims_module
-from maxpo_bench.report import figures, figures_variance, load, page, recommend, style, tables
+from maxpo_bench.report import figures, figures_variance, first_screen, load, page, recommend, style, tables
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 PIXELS_PER_INCH = 136  # a full-width figure (7.2 in) is 980 pixels wide
@@ -56,7 +56,7 @@ def build(root="."):
     files.write_json(out / "metrics.json", tables.headline(results, claims, data["overall"], advice))
     context = {
         "title": TITLE,
-        "answer": [*page.answer(advice), page.state(data["cells"])],
+        "answer": [*first_screen.answer(advice), first_screen.state(data["cells"])],
         "sections": sections,
         "colours": page.palette(results),
     }
@@ -137,8 +137,9 @@ def _sections(results, claims, advice, data, drawn, latex):
     def shown(group, csv):
         return [page.figure(made, csv) for made in drawn[group]]
 
+    unmeasured = [t for t in results.tasks if t not in set(results.variance["task"])]
     sections = [
-        page.section("The answer", page.advice_table(advice, results), page.claims_table(claims)),
+        page.section("The answer", first_screen.advice_table(advice), first_screen.claims_table(claims)),
         page.section("How to read this", page.how_to_read(results)),
         page.section(
             "Over all tasks",
@@ -152,7 +153,12 @@ def _sections(results, claims, advice, data, drawn, latex):
             "Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")
         ),
         page.section("Before and after training", *shown("ladder", "tables/ladder.csv")),
-        page.section("Gradient variance", *shown("variance_ratio", "tables/variance.csv"), *shown("snr", "tables/variance.csv")),
+        page.section(
+            "Gradient variance",
+            *shown("variance_ratio", "tables/variance.csv"),
+            *shown("snr", "tables/variance.csv"),
+            unmeasured and page.text(f"Not measured, no results/variance/<task>.csv: {', '.join(unmeasured)}."),
+        ),
         page.section("Wall-clock", *shown("wall_clock", "tables/wall_clock.csv")),
     ]
     studies = []
@@ -167,7 +173,7 @@ def _sections(results, claims, advice, data, drawn, latex):
     if studies:
         sections.append(page.section("Studies without training", *studies))
     sections += [
-        page.section("Every comparison behind the claims", page.findings_table(data["claims"])),
+        page.section("Every comparison behind the claims", page.findings_table(data["claims"], claims)),
         page.section("Every cell", page.task_tables(data["cells"], results)),
         page.section("State of the cells", *page.status_blocks(data["cells"], results)),
         page.section(

@@ -7,7 +7,7 @@ import pandas as pd
 
 from maxpo_bench import statistics
 from maxpo_bench.report import load, recommend
-from maxpo_bench.report.claims import TRAINING_PHASES, training_seconds
+from maxpo_bench.report.claim_measures import TRAINING_PHASES, training_seconds
 from maxpo_bench.report.style import REFERENCE
 
 PHASES = (*TRAINING_PHASES, "evaluate")
@@ -175,6 +175,8 @@ def advice(answers):
                 "num_pairs": lead.num_pairs,
                 "not told apart": ", ".join(a.tied),
                 "worse": ", ".join(a.worse),
+                "ahead where it applies": ", ".join(a.ahead),
+                "not judged": ", ".join(a.unjudged),
             }
         )
     return pd.DataFrame(rows)
@@ -214,6 +216,7 @@ def claim_table(claims):
                 "low": f.low,
                 "high": f.high,
                 "null": f.null,
+                "exact": f.exact,
                 "num_pairs": f.num_pairs,
                 "reason": f.reason,
             }
@@ -231,6 +234,7 @@ def claim_table(claims):
             "low",
             "high",
             "null",
+            "exact",
             "num_pairs",
             "reason",
         ],

@@ -211,7 +211,7 @@ def write_studies(root):
                 "valid_k": "1..N-1",
                 "centred": "no" if e in loose else "yes",
                 "cost": "N log N",
-                "source": "a paper",
+                "source": "this project" if e == "fitted_blend" else "a paper",
             }
             for e in ESTIMATORS
         ]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import synthetic
 
-from maxpo_bench.report import build, load, page, tables
+from maxpo_bench.report import build, figures_variance, load, page, tables
 
 TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
 EVIL = '<script>alert("x")</script> | **b** & [l](http://x)'
@@ -201,6 +201,31 @@ def test_no_results_at_all(tmp_path):
     assert build(root) == 0
     text = (root / "results" / "report.md").read_text()
     assert "No cell has results yet" in text and "no metrics.json" in text
+
+
+def test_broken_task_file_is_a_note_not_a_crash(tmp_path):
+    root = synthetic.write(tmp_path, ("maze", "bandit"), ("pkpo", "maxpo"), studies=False)
+    (root / "tasks" / "maze.yaml").write_text("version: 1\nkind: [")
+    assert build(root) == 0
+    assert load.read(root).title("maze") == ""
+    assert "tasks/maze.yaml" in (root / "results" / "report.md").read_text()
+
+
+def test_snr_says_what_is_not_shown(tmp_path):
+    root = synthetic.write(tmp_path, ("maze", "bandit"), ("pkpo", "maxpo"), studies=False)
+    path = root / "results" / "variance" / "maze.csv"
+    table = pd.read_csv(path)
+    table["snr_low"], table["snr_high"] = table["snr"] - 0.5, table["snr"] + 0.5
+    table.loc[0, "snr"] = -0.01
+    table.to_csv(path, index=False)
+    (root / "results" / "variance" / "bandit.csv").unlink()
+    results = load.read(root)
+    ((_, figure, caption),) = figures_variance.signal_to_noise(results.variance, results)
+    assert "not shown: maze 1" in caption and "M = 256 groups" in caption and "seed 0 of maxpo" in caption
+    bars = [line for c in figure.axes[0].collections for line in c.get_segments()]
+    assert len(bars) == len(table) - 1 and min(line[:, 1].min() for line in bars) > 0
+    assert build(root) == 0
+    assert "Not measured, no results/variance/&lt;task&gt;.csv: bandit" in (root / "results" / "report.md").read_text()
 
 
 def test_broken_study_is_a_note_not_a_crash(tmp_path):

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 import synthetic
 
+from maxpo_bench import statistics
 from maxpo_bench.errors import InputError
-from maxpo_bench.report import claims, load, recommend, tables
+from maxpo_bench.report import claim_measures, claims, first_screen, load, page, recommend, tables
 
 TASKS, ESTIMATORS = ("maze", "frozenlake", "countdown3"), ("rloo", "pkpo", "maxpo")
 
@@ -152,6 +153,17 @@ def judged_from(results, claim):
             "method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, margn: 1}",
             "unknown key 'margn', did you mean 'margin'?",
         ),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, by: tasks}", "by: must be task or overall, not 'tasks'"),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, margin: 5%}", "margin: must be a number"),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, margin: -1}", "margin: must be a number"),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: regimes, margin: 0.1}", "margin: not for measure regimes"),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: property, is: x}", "column: missing"),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: property, column: [x], is: x}", "column: must name a column"),
+        ("method: maxpo\nclaims:\n- {id: a, statement: b, measure: property, column: centrd, is: x}", "did you mean 'centred'?"),
+        (
+            "method: maxpo\nclaims:\n- {id: a, statement: b, measure: max@K, against: non_centered}",
+            "against: unknown 'non_centered', did you mean 'non_centred'?",
+        ),
         ("claims: []", "must hold"),
         ("method: [", "not valid YAML"),
     ],
@@ -161,6 +173,105 @@ def test_broken_claims_file_is_one_line(project, text, message):
     with pytest.raises(InputError) as error:
         judged(project)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def decide(monkeypatch, project, *claims_of_ps):
+    """Verdicts of claims whose findings have these p values: one list of (p_for, p_against) for each claim."""
+    findings = [[claims.Finding("pkpo", "x", effect=0.0, p_for=f, p_against=a) for f, a in ps] for ps in claims_of_ps]
+    monkeypatch.setitem(claims.MEASURES, "max@K", lambda results, method, spec: ("", findings[int(spec["id"])]))
+    (project / "claims.yaml").write_text(
+        "method: maxpo\nclaims:\n" + "".join(f"- {{id: '{i}', statement: s, measure: max@K}}\n" for i in range(len(findings)))
+    )
+    return claims.judge(load.read(project))
+
+
+def test_both_directions_are_judged_alike(project, monkeypatch):
+    """Supported: the largest p; contradicted: the smallest after Holm within; then Holm over the claims for both."""
+    held, lost = (0.02, 0.98), (0.98, 0.02)
+    found = decide(monkeypatch, project, [held] * 3)[0]
+    assert found.verdict == "supported" and found.p_for == 0.02 and found.count("supported") == 3
+    assert decide(monkeypatch, project, [held, (0.03, 0.97)])[0].verdict == "inconclusive"
+    assert decide(monkeypatch, project, [lost])[0].verdict == "contradicted"
+    found = decide(monkeypatch, project, [lost, held, held])[0]
+    assert found.verdict == "inconclusive" and found.p_against == pytest.approx(0.06)
+    for direction in (held, lost):
+        assert {c.verdict for c in decide(monkeypatch, project, [direction], [direction])} == {"inconclusive"}
+    assert decide(monkeypatch, project, [(0.001, 0.999), (None, None)])[0].verdict == "inconclusive"
+
+
+def test_p_values_never_say_more_than_the_interval():
+    """BCa from 20 seeds on and the t test disagree at the edge: neither direction is decided by the test alone."""
+    for sign, key in ((1, "p_for"), (-1, "p_against")):
+        low, high = sorted((-sign * 0.001, sign * 0.2))
+        found = statistics.Interval(sign * 0.1, low, high, 20, p=0.02, error=0.04, dof=19)
+        assert getattr(claim_measures._paired_finding("pkpo", "maze", found, 0.0, ""), key) == claims.SIDE
+
+
+def test_margins_are_shown(project):
+    found = judged(project)
+    assert "0.02" in found["pass_at_1"].statement and "5% more" in found["wall_clock"].statement
+    listed = {row[1]["text"]: row[3]["text"] for row in first_screen.claims_table(list(found.values()))["rows"]}
+    assert listed[found["pass_at_1"].statement] == "pass@1, margin 0.02"
+    table = page.findings_table(tables.claim_table(list(found.values())), list(found.values()))
+    place = table["columns"].index("must exceed")
+    assert {row[place]["text"] for row in table["rows"] if row[0]["text"] == "pass_at_1"} == {"-0.020"}
+    assert {row[place]["text"] for row in table["rows"] if row[0]["text"] == "wall_clock"} == {"0.952"}
+
+
+def test_own_and_published_alternatives_are_two_claims(tmp_path):
+    root = synthetic.write(tmp_path, TASKS, (*ESTIMATORS, "fitted_blend"))
+    found = judged(root)
+    assert {f.against for f in found["max_at_k_by_task"].findings} == {"pkpo"}
+    assert {f.against for f in found["max_at_k_by_task_own"].findings} == {"fitted_blend"}
+    assert {f.against for f in found["variance_by_task_own"].findings} == {"fitted_blend"}
+
+
+def test_what_is_not_compared_is_said_and_not_counted(project):
+    def refuse(metrics):
+        metrics.update(status="not_applicable", reason="no")
+        metrics.pop("final")
+
+    synthetic.edit(project, "maze", "pkpo", refuse)
+    (project / "results" / "runs" / "frozenlake" / "pkpo" / "metrics.json").unlink()
+    synthetic.edit(project, "countdown3", "pkpo", lambda m: m["final"]["max@K"].__setitem__(3, None))
+    found = judged(project)
+    overall = found["max_at_k_overall"].findings[0]
+    assert overall.where == "mean of 1 task" and overall.num_pairs == 9
+    for words in ("not applicable to maze", "frozenlake: pkpo: missing", "countdown3: seed 3 left out"):
+        assert words in overall.reason
+    assert [f.where for f in found["max_at_k_by_task"].findings] == ["frozenlake", "countdown3"]
+
+
+def test_times_of_two_machines_are_no_pair(project):
+    for task in TASKS[:2]:
+        path = project / "results" / "runs" / task / "pkpo" / "timing.json"
+        path.write_text(path.read_text().replace("2 cores", "64 cores"))
+    found = judged(project)["wall_clock"].findings[0]
+    assert found.num_pairs == 1 and "not timed on one machine: maze, frozenlake" in found.reason
+
+
+def test_empty_counts_and_absent_variance(project):
+    path = project / "results" / "variance" / "maze.csv"
+    table = pd.read_csv(path)
+    table.assign(num_groups=np.where(table["checkpoint"] == "middle", np.nan, 256.0)).to_csv(path, index=False)
+    (project / "results" / "variance" / "frozenlake.csv").unlink()
+    results = load.read(project)
+    found = judged_from(results, "variance_by_task")
+    assert {f.num_pairs for f in found.findings} == {0, 256} and found.verdict != "supported"
+    assert any("frozenlake.csv is not there" in f.reason for f in found.findings)
+    assert "results/variance/frozenlake.csv: not found" in results.notes
+
+
+def test_exact_numbers_have_no_interval(project):
+    found = judged(project)["unbiased"]
+    assert found.exact and page.interval(found.low, found.high, found.exact) == "exact"
+
+
+def test_sizes_come_from_usable_cells(project):
+    synthetic.edit(project, "maze", "rloo", lambda m: m.update(task_sha256="older", k=99, group_size=99))
+    results = load.read(project)
+    assert results.cells["maze", "rloo"].status == "stale"
+    assert results.k("maze") == 4 and results.group_size("maze") == 16
 
 
 def test_advice_follows_the_data(project):
@@ -173,6 +284,34 @@ def test_advice_follows_the_data(project):
     plant(project, 0.0, estimator="rloo", other="maxpo", noise=0.03)
     first = recommend.advise(load.read(project))[0]
     assert first.tied and first.sure != "clear"
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_too_few_seeds_are_never_sure(tmp_path, seeds):
+    few = recommend.advise(load.read(synthetic.write(tmp_path / "few", TASKS, ESTIMATORS, seeds=seeds)))
+    assert few[0].sure == "too few seeds" and set(few[0].unjudged) == set(ESTIMATORS) - {few[0].best}
+    words = " ".join(first_screen.answer(few))
+    assert "Not sure" in words and "Sure:" not in words and "fewer than 3 seeds" in words
+    alone = recommend.advise(load.read(synthetic.write(tmp_path / "alone", TASKS, ("maxpo",), seeds=seeds)))
+    assert alone[0].sure == "no rival" and "no other estimator" in " ".join(first_screen.answer(alone))
+
+
+def test_sure_needs_every_rival_judged(project):
+    plant(project, 0.3, estimator="maxpo", other="pkpo")
+    for task in TASKS:
+        synthetic.edit(project, task, "rloo", lambda m: m["final"].update({"max@K": m["final"]["max@K"][:2] + [None] * 8}))
+    first = recommend.advise(load.read(project))[0]
+    assert first.best == "maxpo" and first.worse == ["pkpo"] and list(first.unjudged) == ["rloo"]
+    assert first.sure == "not all judged" and "could not be judged: rloo" in first_screen.answer([first])[0]
+
+
+def test_a_rival_ahead_on_part_of_the_tasks_is_named(project):
+    plant(project, 0.3, estimator="maxpo", other="pkpo")
+    plant(project, 0.2, estimator="rloo", other="maxpo")
+    (project / "results" / "runs" / "maze" / "rloo" / "metrics.json").unlink()
+    first = recommend.advise(load.read(project))[0]
+    assert first.best == "maxpo" and first.ahead == {"rloo": 2} and first.sure == "not on every task"
+    assert "ahead of it beyond chance where it applies: rloo (on 2 of 3 tasks)" in first_screen.answer([first])[0]
 
 
 def test_diverged_seeds_are_left_out_and_named(project):
