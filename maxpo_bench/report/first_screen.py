@@ -116,7 +116,8 @@ def _signed(claim):
 def evidence(claim):
     """What stands behind a verdict: the numbers of each comparison when they are few, else how many fall which way."""
     if len(claim.findings) <= 1:
-        return claim.reason
+        only = [f"against {f.against}, {f.where}" for f in claim.findings if f.against]
+        return "; ".join([*only, claim.reason] if claim.reason else only)
     parts, groups = [], {}
     for f in claim.findings:
         groups.setdefault(f.against, []).append(f)
