@@ -181,7 +181,7 @@ def test_environment_that_raises_is_a_fault_with_the_reason(make_task):
 
 def test_reward_that_turns_nan_is_one_clear_line(make_task):
     problem = build(make_task("gymnasium", env={"id": "TestCountdown-v0", "kwargs": {"fault": "nan"}}), (0,))
-    with pytest.raises(InputError, match="test.yaml: env.id: TestCountdown-v0 gave a reward that is not finite"):
+    with pytest.raises(Fault, match="test.yaml: env.id: TestCountdown-v0 gave a reward that is not finite"):
         problem.sample(problem.initial_policy(), 0)
 
 

@@ -26,9 +26,7 @@ def test_peak_memory_counts_tensors_alive_together():
 
 
 @pytest.mark.parametrize("name", names())
-def test_peak_memory_of_every_estimator(name, request):
-    if get(name).across_groups:
-        request.applymarker(pytest.mark.xfail(reason="39 to 70 inputs measured: one copy for each fold"))
+def test_peak_memory_of_every_estimator(name):
     row = cost.measure(name, get(name), 1024, total=2**14)
     assert 0.9 <= row["peak_memory_per_input"] <= 10
 
