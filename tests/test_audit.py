@@ -1,6 +1,7 @@
 """.ci/audit fails on a known vulnerability, and on nothing else: not without the tool, not without a network."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ FLAW = '{"id": "PYSEC-1", "fix_versions": ["2"]}'
 def test_only_a_known_vulnerability_fails(body, code, words, tmp_path):
     tool = tmp_path / "tool.py"
     tool.write_text(TOOL.format(body=body))
-    environment = {**os.environ, "PIP_AUDIT": f"{sys.executable} {tool}"}
+    environment = {**os.environ, "PIP_AUDIT": shlex.join([sys.executable, str(tool)])}
     done = subprocess.run([sys.executable, AUDIT], env=environment, capture_output=True, text=True)
     assert done.returncode == code and words in done.stdout, (done.stdout, done.stderr)
     assert not done.stderr

@@ -154,7 +154,7 @@ def test_code_of_a_task_stays_beside_it(kind, folder):
 
 
 def test_a_reader_that_leaves_early_is_no_error(folder):
-    command = f"{sys.executable} -m maxpo_bench.cli plan | true"
+    command = f"{shlex.quote(sys.executable)} -m maxpo_bench.cli plan | true"
     done = subprocess.run(["bash", "-c", command], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert done.stderr == ""
 
