@@ -2,6 +2,7 @@
 
 import ast
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
