@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 
 from maxpo_bench.report import load, style
 from maxpo_bench.report.style import REFERENCE
@@ -260,10 +261,25 @@ def provenance(results):
         table(["task", "title", "K", "group size N", "seeds", "hash of the task"], tasks),
         table(["estimator", "hash of its file"], sources, fold=True),
         text(
-            "The commit is the one that holds this file: `git log -1 -- results/report.md`. `maxpo-bench compare` says whether "
-            "this machine reproduces it."
+            f"Code: {code_commit(results.root)}. `maxpo-bench compare` says whether this machine reproduces it."
         ),
     ]
+
+
+def code_commit(root):
+    """The last commit that changed what is run, in words. Commits of results, tests and texts alone do not count, so
+    that committing a report does not change it."""
+    git = ["git", "-C", str(root)]
+    paths = ["--", "maxpo_bench", "tasks", "params.yaml", "dvc.yaml", "claims.yaml"]
+    try:
+        last = subprocess.run([*git, "log", "-1", "--format=%H %cs", *paths], capture_output=True, text=True, check=True).stdout
+        dirty = subprocess.run([*git, "status", "--porcelain", *paths], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "not under git"
+    if not last:
+        return "not committed"
+    commit, date = last.split()
+    return f"commit {commit[:12]} of {date}" + (", with uncommitted changes" if dirty.strip() else "")
 
 
 def _seeds(seeds):
