@@ -28,10 +28,10 @@ def test_repro_from_nothing_then_nothing_to_do_then_only_what_changed(project, r
     second = run_cli(project, "repro", "--all")
     assert second.returncode == 0 and "Running stage 'train" not in second.stdout
 
-    # a comment in a task file reruns nothing; a value reruns that task's cells and no other's
+    # a comment in a task file reruns no cell (only the report, which shows the files); a value that task's cells alone
     task = project / "tasks" / "bandit.yaml"
     task.write_text(task.read_text() + "# a remark\n")
-    assert "12 stages, 0 to run" in run_cli(project, "plan").stdout
+    assert "12 stages, 1 to run" in run_cli(project, "plan").stdout
     task.write_text(task.read_text().replace("steps: 6", "steps: 7"))
     plan = run_cli(project, "plan").stdout
     states = {line.split()[0]: line for line in plan.splitlines() if "@" in line}
