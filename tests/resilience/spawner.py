@@ -50,17 +50,30 @@ def start(request):
     code = 70
     try:
         code = main(request["argv"])
-        for number in (signal.SIGINT, signal.SIGTERM):  # the command is over: what comes now hits the test's own code
-            signal.signal(number, signal.SIG_IGN)
     except SystemExit as error:
         code = error.code
+    except KeyboardInterrupt:
+        if code == 70:  # out of the command itself: it should have caught it
+            sys.excepthook(*sys.exc_info())
+            code = 71
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 71
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code or 0)
+        end(code)
+
+
+def end(code):
+    """Leave with the command's exit code: a signal that comes after the command is over hits nothing any more."""
+    while True:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code or 0)
+        except KeyboardInterrupt:
+            continue
 
 
 def wait(pid, seconds):
