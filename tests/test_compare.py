@@ -1,6 +1,7 @@
 """compare: what is identical, reproduced or different, and when it fails."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,11 +54,17 @@ def test_untouched_results_are_identical_and_pass(project, monkeypatch, capsys):
 
 
 def test_committed_results_are_not_called_reproduced(project):
-    for path in (project / "results" / "runs").glob("*/*/checkpoints/*"):
-        path.unlink()
+    for path in (project / "results" / "runs").glob("*/*/checkpoints"):
+        shutil.rmtree(path)
     rows, failures = compare.compare(project)
     assert {row.verdict for row in rows} == {"not recomputed", "identical file"}
     assert "Nothing to compare" in compare.as_markdown(*compare.compare(project), "HEAD")
+
+
+def test_a_cell_that_keeps_no_policies_counts_as_recomputed(project):
+    for path in (project / "results" / "runs").glob("*/*/checkpoints/*"):
+        path.unlink()
+    assert {row.verdict for row in compare.compare(project)[0]} == {"identical", "identical file"}
 
 
 def test_noise_is_reproduced_and_a_gain_is_no_failure(project):

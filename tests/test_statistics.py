@@ -98,6 +98,27 @@ def test_overall_intervals_cover():
     assert 0.92 <= np.mean(hits) <= 0.97
 
 
+def improvement_coverage(num_draws, shared):
+    """Share of intervals that hold P(first > second): normal runs on the ten tasks, a share of their variance common by seed."""
+    gaps, sizes = np.linspace(-0.3, 1.2, 10), [10] * 6 + [4] * 4
+    truth = stats.norm.cdf(gaps / np.sqrt(2)).mean()  # of two runs of different seeds
+    rng, hits = np.random.default_rng(7), 0
+    for draw in range(num_draws):
+        first, second = {}, {}
+        for t, (gap, n) in enumerate(zip(gaps, sizes, strict=True)):
+            common = np.sqrt(shared) * rng.normal(size=n)
+            first[t] = gap + common + np.sqrt(1 - shared) * rng.normal(size=n)
+            second[t] = common + np.sqrt(1 - shared) * rng.normal(size=n)
+        found = statistics.probability_of_improvement_interval(first, second, 300, np.random.default_rng(draw))
+        hits += found.low <= truth <= found.high
+    return hits / num_draws
+
+
+def test_probability_of_improvement_covers():
+    assert 0.92 <= improvement_coverage(600, shared=0.0) <= 0.97
+    assert improvement_coverage(200, shared=0.6) >= 0.97  # noise common to both only widens it
+
+
 def test_intervals_repeat():
     one, two = (statistics.iqm_interval(by_task(FIRST), 500) for _ in range(2))
     assert one == two

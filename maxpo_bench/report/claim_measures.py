@@ -65,6 +65,10 @@ def _count(value):
     return int(value) if isinstance(value, numbers.Real) and math.isfinite(value) else 0
 
 
+def _absent(results, path, what="not there or empty"):
+    return f"{path}: {results.stale.get(path, what)}"
+
+
 def judge_property(results, method, spec):
     """Exact enumeration: true or false, no chance in it."""
     table = results.studies.get("properties")
@@ -75,7 +79,7 @@ def judge_property(results, method, spec):
     found, wanted = results.property_of(spec["column"]).get(method), spec["is"]
     wanted = {True: "yes", False: "no"}[wanted] if isinstance(wanted, bool) else str(wanted)  # YAML reads a bare yes as true
     if found is None:
-        return "", [Finding("", "enumeration", reason="results/studies/properties.csv has no row for it")]
+        return "", [Finding("", "enumeration", reason=_absent(results, "results/studies/properties.csv", "no row for it"))]
     effect = results.property_of(spec["effect"]).get(method) if "effect" in spec else None
     holds = str(found) == wanted
     what = f"{spec['column']} = {found}, by exact enumeration"
@@ -89,7 +93,7 @@ def judge_growth(results, method, spec):
     table, bound = results.studies.get("cost"), float(spec["at_most"])
     unit = "exponent below the bound"
     if table is None or not {"estimator", "group_size", "time_us_per_group"} <= set(table):
-        return unit, [Finding("", "cost study", reason="results/studies/cost.csv is not there")]
+        return unit, [Finding("", "cost study", reason=_absent(results, "results/studies/cost.csv"))]
     rows = table[(table["estimator"] == method) & (table["time_us_per_group"] > 0)]
     rows = rows.groupby("group_size")["time_us_per_group"].min().dropna().sort_index().tail(4)
     if len(rows) < 4:
@@ -143,15 +147,15 @@ def _ratio_finding(against, where, row, num_pairs):
 
 def judge_variance(results, method, spec):
     """Var(alternative) / Var(method) at every checkpoint of every task, for alternatives with the same expected gradient."""
-    unit, table, findings = "variance ratio", results.variance, []
+    unit, table, findings = f"variance, other / {method}", results.variance, []
     if "ratio_to_maxpo" not in table or not len(table):
-        return unit, [Finding("", "variance stage", reason="no results/variance/*.csv yet")]
+        return unit, [Finding("", "variance stage", reason="no current results/variance/*.csv")]
     same = results.property_of("unbiased_for")
     absent = [t for t in results.tasks if t not in set(table["task"])]
     for name in _alternatives(results, method, spec):
         if not same.get(name, results.declared.get(name, {}).get("objective")) == "J_K" or name not in set(table["estimator"]):
             continue
-        findings += [Finding(name, t, null=1.0, reason=f"results/variance/{t}.csv is not there or empty") for t in absent]
+        findings += [Finding(name, t, null=1.0, reason=_absent(results, f"results/variance/{t}.csv")) for t in absent]
         for _, row in table[table["estimator"] == name].iterrows():
             if str(row.get("k", 2)) in ("1", "1.0"):
                 continue  # every estimator of J_1 with a baseline of 0 or none: not the claim
@@ -167,9 +171,9 @@ def judge_variance(results, method, spec):
 
 def judge_regimes(results, method, spec):
     """Var(alternative) / Var(method) in every regime of the map."""
-    unit, table, findings = "variance ratio", results.studies.get("regimes"), []
+    unit, table, findings = f"variance, other / {method}", results.studies.get("regimes"), []
     if table is None or not {"regime", "estimator", "ratio", "exact"} <= set(table):
-        return unit, [Finding("", "regime study", reason="results/studies/regimes.csv is not there")]
+        return unit, [Finding("", "regime study", reason=_absent(results, "results/studies/regimes.csv"))]
     for name in _alternatives(results, method, spec):
         for _, row in table[table["estimator"] == name].iterrows():
             findings.append(_ratio_finding(name, str(row["regime"]), row.to_dict(), _count(row.get("num_groups"))))
@@ -209,7 +213,7 @@ def judge_trained(results, method, spec):
             dropped += [f"not applicable to {', '.join(skipped)}"] if skipped else []
             where = f"mean of {num_kept} task{'' if num_kept == 1 else 's'}"
             findings.append(_paired_finding(name, where, found, margin, "; ".join(dropped)))
-    return metric, findings
+    return f"{metric}, {method} - other", findings
 
 
 def _why_absent(mine, other, seeds):
@@ -258,7 +262,7 @@ def judge_wall_clock(results, method, spec):
             setattr(finding, key, None if value is None else math.exp(value))
         finding.reason = finding.reason.replace("seeds", "tasks")
         findings.append(finding)
-    return "time ratio", findings
+    return f"time, other / {method}", findings
 
 
 def training_seconds(cell):

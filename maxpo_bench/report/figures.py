@@ -99,15 +99,7 @@ def ladder(table, results):
             before = rows[rows["when"] == "before"].groupby("k")["max_at_k"].first()
             if len(before):
                 ax.plot(before.index, before.to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
-                middle = len(before) // 2
-                ax.annotate(
-                    "before",
-                    (before.index[middle], before.iloc[middle]),
-                    xytext=(4, -8),
-                    textcoords="offset points",
-                    fontsize=6.5,
-                    color=style.GREY,
-                )
+                ends["before"] = before.iloc[-1]
             for name in _present(rows, results.estimators):
                 line = rows[(rows["estimator"] == name) & (rows["when"] == "after")].dropna(subset=["max_at_k"]).sort_values("k")
                 if len(line):
@@ -320,6 +312,7 @@ def wall_clock(table, results):
             rows = table[table["task"] == task].set_index("estimator")
             for place, name in enumerate(names):
                 if name not in rows.index:
+                    ax.text(0, place, " no run", fontsize=6, color=style.GREY, va="center")
                     continue
                 left = 0.0
                 for phase, colour in PHASE_COLOURS.items():

@@ -1,68 +1,80 @@
 """The first screen of the report: the answer in words, how sure it is, and the claims with their verdicts."""
 
 from maxpo_bench.report.page import MARKS, cell, count, interval, name, num, number, table
+from maxpo_bench.report.style import REFERENCE
 
 
-def answer(advice):
-    """The answer in two sentences: which estimator, how far ahead, how sure. A list of paragraphs."""
+def answer(advice, claims=(), method=REFERENCE):
+    """The answer in a few sentences: which estimator, how sure, how the claims fared; a list of paragraphs."""
     first = advice[0] if advice else None
     if first is None or first.best is None:
         return ["No cell has results yet: run the pipeline."]
-    lines = [f"To raise max@K at the K trained for, use {first.best}: {_sure(first)}"]
+    k = first.trained_k or "K"
+    lines = [_sentence(first, f"For the best of {k} samples (max@{k}, the K trained for)")]
     one = next((a for a in advice if a.k == 1 and a.best), None)
-    if one is not None:
-        lines.append(f"For a single answer (k = 1), use {one.best}: {_sure(one)}")
+    if one is not None and first.trained_k != 1:
+        lines.append(_sentence(one, "For a single answer (k = 1)"))
+    if claims:
+        verdicts = [f"{sum(c.verdict == v for c in claims)} {v}" for v in ("supported", "contradicted", "inconclusive")]
+        lines.append(f"{count(len(claims), 'claim')} about {method}, the method under test: {', '.join(verdicts)} (second table).")
     return lines
 
 
-def _sure(a):
-    start = f"mean max@{a.k} {number(a.level)} over {count(a.num_tasks, 'task')}"
+def _sentence(a, start):
+    """Which estimators come into question, the figures of the highest, and who is surely ahead or behind."""
+    chosen = f"use {a.best}"
+    if a.tied:
+        chosen += f", or one of those not told apart from it: {', '.join(a.tied)}"
+    level = f"{a.best} is highest, {number(a.level)} (mean of {count(a.num_tasks, 'task')})"
     if not a.gaps:
-        return f"{start}; no other estimator has results on the same tasks."
+        return f"{start}, {chosen}: {level}; no other estimator has results on the same tasks."
     if a.sure == "too few seeds":
         reasons = ", ".join(sorted(set(a.unjudged.values())))
-        return f"{start}. Not sure: no other estimator could be judged ({reasons})."
+        return f"{start}, {chosen}. Not sure: {level}, but no other could be judged ({reasons})."
     if a.lead is not None:
-        start += f", {number(a.lead.estimate, sign=True)} {interval(a.lead.low, a.lead.high)} over the next, {a.runner_up}"
-        start += f" ({count(a.lead.num_pairs, 'seed pair')})" if a.lead.low is not None else ""
+        pairs = f" ({count(a.lead.num_pairs, 'seed pair')})" if a.lead.low is not None else f" ({a.lead.reason})"
+        lead = f"{number(a.lead.estimate, sign=True)} {interval(a.lead.low, a.lead.high)}"
+        level += f", {lead} over the next, {a.runner_up}{pairs}"
     if a.sure == "clear":
-        return f"{start}. Sure: every other estimator is behind beyond chance."
-    if a.lead is not None and a.lead.low is None and not a.ahead:
-        return f"{start}. Not sure: {a.lead.reason or 'too few seeds'}."
-    rest = [f"ahead of it beyond chance where it applies: {_ahead(a)}"] if a.ahead else []
-    rest += [f"not told apart from it: {', '.join(a.tied)}"] if a.tied else []
-    rest += [f"could not be judged: {', '.join(a.unjudged)}"] if a.unjudged else []
-    rest += [f"behind beyond chance: {', '.join(a.worse)}" if a.worse else "none is behind beyond chance"]
-    return f"{start}. Not sure: {'; '.join(rest)}."
+        return f"{start}, {chosen}. Sure: {level}, and every other estimator is behind it beyond chance."
+    doubts = [f"ahead of it beyond chance where it applies: {_ahead(a)}"] if a.ahead else []
+    doubts += [f"could not be judged: {', '.join(a.unjudged)}"] if a.unjudged else []
+    doubts = "".join(f"; {d}" for d in doubts)
+    verb = "is" if len(a.worse) == 1 else "are"
+    behind = f"Sure: {', '.join(a.worse)} {verb} behind it." if a.worse else "None is behind it beyond chance."
+    return f"{start}, {chosen}. Not sure which: {level}{doubts}. {behind}"
 
 
 def _ahead(a):
     return ", ".join(f"{e} (on {n} of {a.num_tasks} tasks)" for e, n in a.ahead.items())
 
 
-def state(data):
+def state(data, stale=()):
     """One sentence on how complete the results are; what is missing, failed or stale is named by its count."""
     counts = data["status"].value_counts()
     words = {"ok": "computed on this machine", "committed": "published, not recomputed here", "not_applicable": "not applicable"}
     parts = [f"{n} {words.get(s, s)}" for s, n in counts.items()]
     bad = sum(n for s, n in counts.items() if s not in words)
-    return f"{count(len(data), 'cell')}: {', '.join(parts)}." + (" Reasons under State of the cells." if bad else "")
+    files = f" {count(len(stale), 'variance or study table')} stale, not used." if stale else ""
+    where = " Reasons under State of the cells." if bad or stale else ""
+    return f"{count(len(data), 'cell')}: {', '.join(parts)}.{files}{where}"
 
 
 def advice_table(advice):
-    rows = []
+    rows, partial = [], {}
+    trained = advice[0].trained_k if advice else None
     for a in advice:
-        if a.best is None:
+        if a.best is None or a.k == trained:  # its row is the first one
             continue
-        label = "K, as trained" if a.k == "K" else str(a.k)
+        label = str(a.k) if a.k != "K" else f"{trained}, as trained" if trained else "K, as trained"
         lead = a.lead
         doubts = [f"{_ahead(a)} ahead"] if a.ahead else []
-        doubts += [f"ties with {', '.join(a.tied)}"] if a.tied else []
+        doubts += [f"not told apart from {', '.join(a.tied)}"] if a.tied else []
         doubts += [f"not judged: {', '.join(a.unjudged)}"] if a.unjudged and a.sure != "too few seeds" else []
         sure = "yes: all others behind" if a.sure == "clear" else f"no: {'; '.join(doubts) or a.sure}"
         rows.append(
             [
-                cell(label, 0 if a.k == "K" else a.k, "num"),
+                cell(label, (trained or 0) if a.k == "K" else a.k, "num"),
                 name(a.best),
                 num(a.level),
                 cell(
@@ -71,17 +83,24 @@ def advice_table(advice):
                     "num",
                 ),
                 cell(sure, a.sure, "sure" if a.sure == "clear" else "unsure"),
+                num(a.num_tasks),
                 num(lead.num_pairs if lead else 0),
             ]
         )
-    partial = sorted({f"{e} ({n} of {a.num_tasks})" for a in advice for e, n in a.partial.items()})
-    note = f" Results on part of the tasks only, compared there: {', '.join(partial)}." if partial else ""
+        for e, n in a.partial.items():
+            partial.setdefault(e, {}).setdefault(f"{n} of {a.num_tasks}", label)
+    parts = []
+    for e, found in sorted(partial.items()):
+        shares = [share if i == 0 else f"{share} at k = {k}" for i, (share, k) in enumerate(found.items())]
+        parts.append(f"{e} ({'; '.join(shares)})")
+    note = f" Results on part of the tasks only, compared there: {', '.join(parts)}." if parts else ""
     return table(
-        ["k", "use", "max@k", "lead over the next", "sure?", "pairs"],
+        ["k", "highest", "max@k", "lead over the next", "sure?", "tasks", "pairs"],
         rows,
-        "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. A tie: the paired difference to "
-        f"the best is not beyond chance (Holm over the rivals, 5%).{note}",
+        "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. Not told apart: the paired "
+        f"difference to the highest is not beyond chance (Holm over the rivals, 5%); not the same as equal.{note}",
         "tables/advice.csv",
+        cards=True,
     )
 
 
@@ -100,12 +119,14 @@ def claims_table(claims):
             ]
         )
     return table(
-        ["verdict", "claim", "effect [95% interval]", "of what", "pairs", "evidence"],
+        ["verdict", "claim", "effect [95% interval]", "of what", "n", "evidence"],
         rows,
-        "A claim says 'each', so effect, interval and pairs are those of the least favourable comparison. Supported: every "
-        "comparison holds. Contradicted: at least one goes the other way beyond chance (Holm over the claim's comparisons). Both "
-        "after Holm over the claims, one-sided 2.5% each way. With a margin, a loss no larger than it counts as no loss.",
+        "A claim says 'each', so effect, interval and n (pairs of seeds; pairs of tasks for time, groups for a sampled variance, "
+        "sizes for growth) are those of the least favourable comparison. Supported: every comparison holds. Contradicted: at least "
+        "one goes the other way beyond chance (Holm over the claim's comparisons). Both after Holm over the claims, one-sided 2.5% "
+        "each way. With a margin, a loss no larger than it counts as no loss.",
         "tables/claims.csv",
+        cards=True,
     )
 
 

@@ -11,12 +11,13 @@ import yaml
 
 from maxpo_bench import files
 from maxpo_bench.errors import InputError
+from maxpo_bench.report import freshness
 from maxpo_bench.task_file import load as load_task
 
 USABLE = ("ok", "committed", "diverged")  # statuses whose numbers enter figures and claims
 STATUSES = {
     "ok": "computed on this machine",
-    "committed": "published result, not recomputed on this machine (no checkpoints here)",
+    "committed": "published result, not recomputed on this machine (no checkpoints folder here)",
     "diverged": "at least one seed ended in NaN or an exploding gradient; the other seeds are used",
     "failed": "the environment or the verifier raised",
     "not_applicable": "the estimator refuses this task's rewards",
@@ -66,6 +67,7 @@ class Results:
     declared: dict  # estimator -> its declaration {objective, unbiased, centred, cost, source}
     notes: list  # one line per thing that could not be read
     variance_policy: str = "maxpo"  # the cell whose checkpoints of seed 0 the variance stage measured
+    stale: dict = field(default_factory=dict)  # results/variance/*.csv and studies/*.csv of older versions: path -> reason
 
     def k(self, task):
         for name in self.estimators:
@@ -128,8 +130,9 @@ def read(root="."):
     root, notes = Path(root), []
     params = read_params(root)
     estimators = list(dict.fromkeys(params["estimators"]))
-    tasks, cells, curves, ladders, variance = {}, {}, [], [], []
-    declared = declarations(root)
+    policy = str(params.get("variance_policy", "maxpo"))
+    tasks, cells, curves, ladders, variance, stale = {}, {}, [], [], [], {}
+    declared, lock = declarations(root), freshness.locked(root)
     for name in dict.fromkeys(params["tasks"]):
         try:
             tasks[name] = load_task(str(root / "tasks" / f"{name}.yaml"))
@@ -146,12 +149,20 @@ def read(root="."):
                         parts.append(table.assign(task=name, estimator=estimator))
         table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes)
         if table is not None and len(table):
-            variance.append(table.assign(task=name))
+            changed = _variance_changed(root, lock, tasks[name], table, cells.get((name, policy)), policy)
+            if changed:
+                stale[f"results/variance/{name}.csv"] = changed
+            else:
+                variance.append(table.assign(task=name))
     studies = {}
     for name in [*params.get("studies", [])]:
         table = _read_csv(root / "results" / "studies" / f"{name}.csv", notes)
         if table is not None and len(table):
-            studies[name] = table
+            changed = freshness.study_changed(root, lock, name)
+            if changed:
+                stale[f"results/studies/{name}.csv"] = changed
+            else:
+                studies[name] = table
     return Results(
         root,
         tasks,
@@ -163,8 +174,18 @@ def read(root="."):
         studies,
         declared,
         notes,
-        str(params.get("variance_policy", "maxpo")),
+        policy,
+        stale,
     )
+
+
+def _variance_changed(root, lock, task, table, measured, policy):
+    """Why a task's variance rows are of an older version, "" when they are not. measured: the cell whose policies they used."""
+    if isinstance(task, str):
+        return "the task file cannot be read"
+    if measured is not None and measured.status == "stale":
+        return measured.reason
+    return freshness.variance_changed(root, lock, task, table, policy)
 
 
 def _concat(parts, columns):
@@ -221,7 +242,7 @@ def _read_cell(root, task, name, estimator, declared):
         lost = _lost(metrics)
         if lost:
             cell.reason = lost
-        if not any((folder / "checkpoints").glob("*.safetensors")):
+        if not freshness.computed_here(folder):
             cell.status = "committed"
     return cell
 

@@ -26,6 +26,7 @@ class Advice:
     unjudged: dict = field(default_factory=dict)  # estimator -> why it could not be compared (too few seeds)
     partial: dict = field(default_factory=dict)  # estimator -> number of tasks it has results on, when fewer than the best
     gaps: dict = field(default_factory=dict)  # estimator -> Interval of best - estimator
+    trained_k: int | None = None  # of k = "K": the number, when it is the same on every task
 
     @property
     def sure(self):
@@ -52,7 +53,10 @@ def advise(results, scale=None):
         for k in set().union(*(load._rungs(results.cells[task, e]) for e in results.estimators)):
             counts[k] = counts.get(k, 0) + 1
     common = sorted(k for k, n in counts.items() if 2 * n >= len(scale) and (k & (k - 1)) == 0)
-    return [_advise(results, scale, k) for k in ("K", *common)]
+    advice = [_advise(results, scale, k) for k in ("K", *common)]
+    trained = {results.k(task) for task in scale}
+    advice[0].trained_k = trained.pop() if len(trained) == 1 else None
+    return advice
 
 
 def normalised(results, scale, estimator, metric):

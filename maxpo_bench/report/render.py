@@ -37,6 +37,7 @@ def build(root="."):
         "ladder": tables.ladders(results),
         "differences_max_at_k": tables.differences(results, scale, "max@K"),
         "differences_pass_at_1": tables.differences(results, scale, "pass@1"),
+        "exact": tables.exact(results),
         "wall_clock": tables.wall_clock(results),
         "variance": results.variance,
     }
@@ -53,10 +54,10 @@ def build(root="."):
                 old.unlink()  # of a task or study that is no longer declared
     sections = _sections(results, claims, advice, data, drawn, latex)
     files.write_json(out / "claims.json", claims_module.as_json(claims))
-    files.write_json(out / "metrics.json", tables.headline(results, claims, data["overall"], advice))
+    files.write_json(out / "metrics.json", tables.headline(results, claims, data["overall"]))
     context = {
         "title": TITLE,
-        "answer": [*first_screen.answer(advice), first_screen.state(data["cells"])],
+        "answer": [*first_screen.answer(advice, claims), first_screen.state(data["cells"], results.stale)],
         "sections": sections,
         "colours": page.palette(results),
     }
@@ -138,6 +139,7 @@ def _sections(results, claims, advice, data, drawn, latex):
         return [page.figure(made, csv) for made in drawn[group]]
 
     unmeasured = [t for t in results.tasks if t not in set(results.variance["task"])]
+    unmeasured = [f"{t} ({results.stale.get(f'results/variance/{t}.csv', 'not there or empty')})" for t in unmeasured]
     sections = [
         page.section("The answer", first_screen.advice_table(advice), first_screen.claims_table(claims)),
         page.section("How to read this", page.how_to_read(results)),
@@ -157,7 +159,7 @@ def _sections(results, claims, advice, data, drawn, latex):
             "Gradient variance",
             *shown("variance_ratio", "tables/variance.csv"),
             *shown("snr", "tables/variance.csv"),
-            unmeasured and page.text(f"Not measured, no results/variance/<task>.csv: {', '.join(unmeasured)}."),
+            unmeasured and page.text(f"No current results/variance/<task>.csv: {', '.join(unmeasured)}."),
         ),
         page.section("Wall-clock", *shown("wall_clock", "tables/wall_clock.csv")),
     ]
@@ -174,7 +176,7 @@ def _sections(results, claims, advice, data, drawn, latex):
         sections.append(page.section("Studies without training", *studies))
     sections += [
         page.section("Every comparison behind the claims", page.findings_table(data["claims"], claims)),
-        page.section("Every cell", page.task_tables(data["cells"], results)),
+        page.section("Every cell", page.task_tables(data["cells"], results), *page.evaluation_check(data["exact"])),
         page.section("State of the cells", *page.status_blocks(data["cells"], results)),
         page.section(
             "LaTeX",

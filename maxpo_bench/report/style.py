@@ -163,7 +163,7 @@ def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
     ends = {n: y for n, y in ends.items() if y == y}
     if not ends:
         return
-    figure, palette = ax.figure, colours(list(names) or list(ends))
+    figure, palette = ax.figure, {"before": GREY, **colours(list(names) or list(ends))}
     panel = ax.get_position().height * figure.get_size_inches()[1] * 72  # points; close enough before the layout runs
     panel = max(panel * 0.95, 40)
     to_axis, from_axis = ax.transData + ax.transAxes.inverted(), size * gap / panel

@@ -201,6 +201,22 @@ def wall_clock(results):
     return pd.DataFrame(rows, columns=["task", "estimator", *PHASES, "training", "wall_s"])
 
 
+def exact(results):
+    """Sampled minus exact max@K of each cell whose problem was enumerated: mean over seeds, 95% interval, p after Holm."""
+    rows = []
+    for (task, estimator), cell in results.cells.items():
+        known = (cell.metrics.get("exact") or {}).get("max@K") if cell.usable else None
+        if not known:
+            continue
+        truth = {int(s): v for s, v in zip(cell.metrics["seeds"], known, strict=False) if isinstance(v, (int, float))}
+        found = statistics.mean_interval(statistics.pair(cell.values("max@K"), truth)[0])
+        outside = found.low is not None and not found.low <= 0 <= found.high
+        rows.append([task, estimator, found.estimate, found.low, found.high, outside, found.num_pairs, found.p])
+    columns = ["task", "estimator", "difference", "low", "high", "outside", "num_seeds", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_holm=statistics.holm([None if pd.isna(p) else p for p in table["p"]]))
+
+
 def claim_table(claims):
     """One row per finding of each claim."""
     return pd.DataFrame(
@@ -241,29 +257,31 @@ def claim_table(claims):
     )
 
 
-def headline(results, claims, table, answers, method=REFERENCE):
-    """About ten numbers for results/metrics.json, the ones `dvc metrics show` and `diff` print."""
-    statuses = [c.status for c in results.cells.values()]
-    found = {
-        "cells with results": sum(s in load.USABLE for s in statuses),
-        "cells without results": sum(s not in (*load.USABLE, "not_applicable") for s in statuses),
-    }
-    for verdict in ("supported", "contradicted", "inconclusive"):
-        found[f"claims {verdict}"] = sum(c.verdict == verdict for c in claims)
+def headline(results, claims, table, method=REFERENCE):
+    """The few numbers of results/metrics.json, which `dvc metrics show` and `dvc exp show` print side by side.
+
+    cells: with results; max@K: the method's interquartile mean over tasks and seeds; lead: its mean max@K less that of the
+    best other estimator with results on as many tasks; pass@1: its mean; variance: the smallest geometric mean, over the
+    published non-centred alternatives, of their gradient variance over the method's (above 1: the method has the least);
+    supported, contradicted: claims.
+    """
     rows = {row["estimator"]: row for _, row in table.iterrows()}
-    found[f"{method} max@K IQM"] = rows.get(method, {}).get("iqm")
-    found["best max@K mean"] = answers[0].level if answers else None
-    for other in [e for e in results.non_centred() if e in rows and e != method]:
-        found[f"{method} - {other} max@K"] = rows[other].get(f"{method} ahead by")
-        ratios = variance_ratios(results, other)
-        if ratios:
-            found[f"variance {other} / {method}"] = math.exp(np.mean(np.log(ratios)))
-    found[f"{method} pass@1"] = rows.get(method, {}).get("pass@1")
-    return {
-        k: round(float(v), 6) if isinstance(v, float) else v
-        for k, v in found.items()
-        if v is not None and not (isinstance(v, float) and not math.isfinite(v))
+    mine = rows.get(method, {})
+    ahead = [r[f"{method} ahead by"] for e, r in rows.items() if e != method and r["num_tasks"] == mine.get("num_tasks")]
+    published = [e for e in results.non_centred() if e != method and not results.is_own(e)]
+    ratios = [variance_ratios(results, e) for e in published]
+    means = [math.exp(np.mean(np.log(r))) for r in ratios if r]
+    found = {
+        "cells": sum(c.status in load.USABLE for c in results.cells.values()),
+        "max@K": mine.get("iqm"),
+        "lead": min((a for a in ahead if not pd.isna(a)), default=None),
+        "pass@1": mine.get("pass@1"),
+        "variance": min(means, default=None),
+        "supported": sum(c.verdict == "supported" for c in claims),
+        "contradicted": sum(c.verdict == "contradicted" for c in claims),
     }
+    known = {k: v for k, v in found.items() if v is not None and math.isfinite(v)}
+    return {k: v if isinstance(v, int) else round(float(v), 4) for k, v in known.items()}
 
 
 def variance_ratios(results, other):

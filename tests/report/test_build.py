@@ -10,9 +10,11 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import yaml
 
 from maxpo_bench.report import build, figures_variance, load, page, tables
 
@@ -147,7 +149,8 @@ def test_first_screen_answers(project):
     text = (project / "results" / "report.html").read_text()
     first = text[: text.index('id="how-to-read-this"')]
     best = pd.read_csv(project / "results" / "tables" / "advice.csv")["best"][0]
-    assert f"use {best}:" in first
+    assert f"use {best}" in first and f"{best} is highest" in first
+    assert re.search(r"14 claims about maxpo.*\d+ supported, \d+ contradicted, \d+ inconclusive", first)
     assert "1 missing" in first and "2 failed" in first and "1 stale" in first
     claims = json.loads((project / "results" / "claims.json").read_text())
     for claim in claims:
@@ -173,8 +176,37 @@ def test_bad_cells_are_listed_with_reasons_and_not_used(project):
 
 def test_metrics_are_a_handful_of_finite_numbers(project):
     metrics = json.loads((project / "results" / "metrics.json").read_text())
-    assert 6 <= len(metrics) <= 14
+    assert set(metrics) == {"cells", "max@K", "pass@1", "variance", "supported", "contradicted"}  # no lead: no rival has all tasks
     assert all(isinstance(v, int | float) and math.isfinite(v) for v in metrics.values())
+    # `dvc exp show` pads every column by 3: beside a name of 28 ("├── 1a2b3c4 [topaz-yoga]") and a date of 12 it fits 120.
+    shown = sum(max(len(key), len(str(value))) + 3 for key, value in {**metrics, "lead": -0.1234}.items())
+    assert shown + 28 + 12 <= 120
+    overall = pd.read_csv(project / "results" / "tables" / "overall.csv").set_index("estimator")
+    assert metrics["max@K"] == pytest.approx(overall.loc["maxpo", "iqm"], abs=1e-4)
+
+
+def test_sampled_against_exact_counts_misses_before_and_after_holm(tmp_path):
+    root = synthetic.write(tmp_path, ("maze", "bandit"), ("pkpo", "maxpo"), studies=False)
+    for task, estimator, bias in (("maze", "pkpo", 0.0), ("maze", "maxpo", 9.0), ("bandit", "maxpo", 0.8)):
+
+        def enumerate_it(metrics, bias=bias):
+            noise = np.random.default_rng(3).normal(size=10)
+            values = np.array(metrics["final"]["max@K"])
+            metrics["exact"] = {"max@K": (values - bias - (noise - noise.mean()) / noise.std()).tolist()}
+
+        synthetic.edit(root, task, estimator, enumerate_it)
+    table = tables.exact(load.read(root)).set_index(["task", "estimator"])
+    assert table["outside"].to_dict() == {("maze", "pkpo"): False, ("maze", "maxpo"): True, ("bandit", "maxpo"): True}
+    words = page.evaluation_check(table.reset_index())[0]["paragraphs"][0]
+    assert "max@K of 3 cells" in words and "at 95% in 2 of them" in words and words.endswith("over the cells in 1.")
+    assert page.evaluation_check(tables.exact(load.read(synthetic.write(tmp_path / "b", ("maze",), ("maxpo",))))) == []
+
+
+def test_first_tables_are_cards_on_a_narrow_screen(project):
+    parsed = Page((project / "results" / "report.html").read_text())
+    assert sum(tag == "table" and a.get("class") == "cards" for tag, a in parsed.tags) == 2
+    labels = {a["data-label"] for tag, a in parsed.tags if tag == "td" and "data-label" in a}
+    assert {"verdict", "claim", "evidence", "k", "highest"} <= labels
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
@@ -225,7 +257,8 @@ def test_snr_says_what_is_not_shown(tmp_path):
     bars = [line for c in figure.axes[0].collections for line in c.get_segments()]
     assert len(bars) == len(table) - 1 and min(line[:, 1].min() for line in bars) > 0
     assert build(root) == 0
-    assert "Not measured, no results/variance/&lt;task&gt;.csv: bandit" in (root / "results" / "report.md").read_text()
+    text = (root / "results" / "report.md").read_text()
+    assert "No current results/variance/&lt;task&gt;.csv: bandit (not there or empty)" in text
 
 
 def test_broken_study_is_a_note_not_a_crash(tmp_path):
@@ -245,6 +278,13 @@ def test_what_is_no_longer_declared_disappears(tmp_path):
 
 def test_curves_for_dvc_plots_have_every_estimator(project):
     """dvc.yaml draws the columns ${estimators}; a column that is not there would empty the plot."""
+    plots = yaml.safe_load((synthetic.ROOT / "dvc.yaml").read_text())["plots"]
+    for plot in (next(iter(entry.values())) for entry in plots):
+        text = (synthetic.ROOT / plot["template"]).read_text()
+        json.loads(text)
+        (path,) = plot["y"]
+        columns = list(pd.read_csv(project / path))
+        assert plot["x"] in columns and set(re.findall(r"datum\['([a-z ]+)'\]", text)) <= set(columns)
     table = pd.read_csv(project / "results" / "tables" / "curves.csv")
     assert list(table) == ["share_of_training", *ESTIMATORS]
     complete = synthetic.write(project.parent / "complete", TASKS[1:], ESTIMATORS)

@@ -211,7 +211,7 @@ def test_margins_are_shown(project):
     found = judged(project)
     assert "0.02" in found["pass_at_1"].statement and "5% more" in found["wall_clock"].statement
     listed = {row[1]["text"]: row[3]["text"] for row in first_screen.claims_table(list(found.values()))["rows"]}
-    assert listed[found["pass_at_1"].statement] == "pass@1, margin 0.02"
+    assert listed[found["pass_at_1"].statement] == "pass@1, maxpo - other, margin 0.02"
     table = page.findings_table(tables.claim_table(list(found.values())), list(found.values()))
     place = table["columns"].index("must exceed")
     assert {row[place]["text"] for row in table["rows"] if row[0]["text"] == "pass_at_1"} == {"-0.020"}
@@ -258,7 +258,7 @@ def test_empty_counts_and_absent_variance(project):
     results = load.read(project)
     found = judged_from(results, "variance_by_task")
     assert {f.num_pairs for f in found.findings} == {0, 256} and found.verdict != "supported"
-    assert any("frozenlake.csv is not there" in f.reason for f in found.findings)
+    assert any("frozenlake.csv: not there" in f.reason for f in found.findings)
     assert "results/variance/frozenlake.csv: not found" in results.notes
 
 
