@@ -191,7 +191,7 @@ def judge_trained(results, method, spec):
     for name in _alternatives(results, method, spec):
         if name not in results.estimators or method not in results.estimators:
             continue
-        differences, dropped, skipped = {}, [], []
+        differences, dropped, skipped = {}, {}, []
         for task in results.tasks:
             mine, other = results.cells[task, method], results.cells[task, name]
             if "not_applicable" in (mine.status, other.status):
@@ -206,13 +206,14 @@ def judge_trained(results, method, spec):
             if len(pairs):
                 differences[task] = pairs
             if absent or not len(pairs):
-                dropped.append(f"{task}: {absent or 'no seed in common'}")
+                dropped.setdefault(absent or "no seed in common", []).append(task)
         if not by_task:
             found = statistics.task_mean_interval(differences)
             num_kept = sum(len(d) >= statistics.MIN_PAIRS for d in differences.values())
-            dropped += [f"not applicable to {', '.join(skipped)}"] if skipped else []
+            said = [f"{why} ({', '.join(tasks)})" for why, tasks in dropped.items()]
+            said += [f"not applicable to {', '.join(skipped)}"] if skipped else []
             where = f"mean of {num_kept} task{'' if num_kept == 1 else 's'}"
-            findings.append(_paired_finding(name, where, found, margin, "; ".join(dropped)))
+            findings.append(_paired_finding(name, where, found, margin, "; ".join(said)))
     return f"{metric}, {method} - other", findings
 
 

@@ -36,13 +36,20 @@ def _sentence(a, start):
         lead = f"{number(a.lead.estimate, sign=True)} {interval(a.lead.low, a.lead.high)}"
         level += f", {lead} over the next, {a.runner_up}{pairs}"
     if a.sure == "clear":
-        return f"{start}, {chosen}. Sure: {level}, and every other estimator is behind it beyond chance."
+        limits = [f"compared on part of the tasks: {_shares(a)}"] if a.partial else []
+        limits += [f"no results: {', '.join(a.absent)}"] if a.absent else []
+        limits = f" But {'; '.join(limits)}." if limits else ""
+        return f"{start}, {chosen}. Sure: {level}, and every other estimator with results is behind it beyond chance.{limits}"
     doubts = [f"ahead of it beyond chance where it applies: {_ahead(a)}"] if a.ahead else []
     doubts += [f"could not be judged: {', '.join(a.unjudged)}"] if a.unjudged else []
     doubts = "".join(f"; {d}" for d in doubts)
     verb = "is" if len(a.worse) == 1 else "are"
     behind = f"Sure: {', '.join(a.worse)} {verb} behind it." if a.worse else "None is behind it beyond chance."
     return f"{start}, {chosen}. Not sure which: {level}{doubts}. {behind}"
+
+
+def _shares(a):
+    return ", ".join(f"{e} ({n} of {a.num_tasks})" for e, n in a.partial.items())
 
 
 def _ahead(a):
@@ -71,7 +78,8 @@ def advice_table(advice):
         doubts = [f"{_ahead(a)} ahead"] if a.ahead else []
         doubts += [f"not told apart from {', '.join(a.tied)}"] if a.tied else []
         doubts += [f"not judged: {', '.join(a.unjudged)}"] if a.unjudged and a.sure != "too few seeds" else []
-        sure = "yes: all others behind" if a.sure == "clear" else f"no: {'; '.join(doubts) or a.sure}"
+        where = " where compared" if a.partial or a.absent else ""
+        sure = f"yes: all others behind{where}" if a.sure == "clear" else f"no: {'; '.join(doubts) or a.sure}"
         rows.append(
             [
                 cell(label, (trained or 0) if a.k == "K" else a.k, "num"),

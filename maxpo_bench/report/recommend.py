@@ -25,6 +25,7 @@ class Advice:
     ahead: dict = field(default_factory=dict)  # ahead of the best beyond chance where it has results -> on how many tasks
     unjudged: dict = field(default_factory=dict)  # estimator -> why it could not be compared (too few seeds)
     partial: dict = field(default_factory=dict)  # estimator -> number of tasks it has results on, when fewer than the best
+    absent: list = field(default_factory=list)  # estimators without any result
     gaps: dict = field(default_factory=dict)  # estimator -> Interval of best - estimator
     trained_k: int | None = None  # of k = "K": the number, when it is the same on every task
 
@@ -79,6 +80,7 @@ def _advise(results, scale, k):
     best = max(level, key=lambda e: (level[e], e))
     advice = Advice(k, best, float(level[best]), full)
     advice.partial = {e: len(v) for e, v in values.items() if len(v) < full}
+    advice.absent = [e for e in results.estimators if e not in values]
     shared = {}
     for rival in values:
         if rival != best:

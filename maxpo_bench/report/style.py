@@ -204,5 +204,8 @@ def _spread(targets, gap):
             blocks[-1] = [(a * m + b * n) / (m + n), m + n]
     flat = [b for b, n in blocks for _ in range(n)]
     places = [b + i * gap for i, b in enumerate(flat)]
-    shift = min(0.0, 1.02 - places[-1])
-    return [p + shift for p in places]
+    top = 1.02  # what is above it moves down, and only what is then in the way moves with it
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], top)
+        top = places[i] - gap
+    return places

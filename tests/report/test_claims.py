@@ -237,7 +237,7 @@ def test_what_is_not_compared_is_said_and_not_counted(project):
     found = judged(project)
     overall = found["max_at_k_overall"].findings[0]
     assert overall.where == "mean of 1 task" and overall.num_pairs == 9
-    for words in ("not applicable to maze", "frozenlake: pkpo: missing", "countdown3: seed 3 left out"):
+    for words in ("not applicable to maze", "pkpo: missing (frozenlake)", "seed 3 left out (countdown3)"):
         assert words in overall.reason
     assert [f.where for f in found["max_at_k_by_task"].findings] == ["frozenlake", "countdown3"]
 
@@ -303,6 +303,17 @@ def test_sure_needs_every_rival_judged(project):
     first = recommend.advise(load.read(project))[0]
     assert first.best == "maxpo" and first.worse == ["pkpo"] and list(first.unjudged) == ["rloo"]
     assert first.sure == "not all judged" and "could not be judged: rloo" in first_screen.answer([first])[0]
+
+
+def test_sure_names_what_it_did_not_compare(project):
+    plant(project, 0.3, estimator="maxpo", other="rloo")
+    (project / "results" / "runs" / "maze" / "rloo" / "metrics.json").unlink()
+    for task in TASKS:
+        (project / "results" / "runs" / task / "pkpo" / "metrics.json").unlink()
+    first = recommend.advise(load.read(project))[0]
+    assert first.sure == "clear" and first.absent == ["pkpo"] and first.partial == {"rloo": 2}
+    words = first_screen.answer([first])[0]
+    assert words.endswith("But compared on part of the tasks: rloo (2 of 3); no results: pkpo.")
 
 
 def test_a_rival_ahead_on_part_of_the_tasks_is_named(project):

@@ -61,6 +61,10 @@ def test_labels_never_overlap():
         assert places[-1] <= 1.02 + 1e-9
 
 
+def test_a_crowd_at_the_top_leaves_a_label_at_the_bottom_alone():
+    assert style._spread([0.02, *[0.98] * 8], 0.1)[0] == 0.02
+
+
 def test_unknown_width_is_refused():
     with pytest.raises(ValueError, match="'half', 'full'"):
         style.new_figure("wide")
