@@ -114,10 +114,8 @@ def noise_source(generators, num_episodes):
 
     def noise(t):
         if t // NOISE_CHUNK == len(chunks):
-            drawn = np.empty((len(generators), NOISE_CHUNK, num_episodes), dtype=np.float32)
-            for g, numbers in zip(generators, drawn, strict=True):
-                g.random(out=numbers, dtype=np.float32)
-            chunks.append(torch.from_numpy(drawn).transpose(0, 1).flatten(1).unbind(0))
+            drawn = [g.random((NOISE_CHUNK, num_episodes), dtype=np.float32) for g in generators]
+            chunks.append(torch.as_tensor(np.concatenate(drawn, axis=1)))  # [chunk, S * num_episodes]
         return chunks[t // NOISE_CHUNK][t % NOISE_CHUNK]
 
     return noise
