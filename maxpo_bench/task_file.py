@@ -100,12 +100,9 @@ _SAMPLING = {
     "max_new_tokens": Key(int, low=1),
     "temperature": Key(float, default=1.0, low=1e-3),
 }
-_DEVICE = Key(
-    str, default="auto", choices=("auto", "cpu", "cuda", *(f"cuda:{n}" for n in range(8))), doc="auto: a GPU where there is one"
-)
-_LANGUAGE = {"device": _DEVICE, "model": _MODEL, "warm_start": _WARM_START, "sampling": _SAMPLING}
+_LANGUAGE = {"model": _MODEL, "warm_start": _WARM_START, "sampling": _SAMPLING}
 
-KINDS = {  # kind -> its own keys and sections
+KINDS = {  # kind -> its sections
     "bandit": {
         "arms": {
             "count": Key(int, low=2),
@@ -163,7 +160,6 @@ KINDS = {  # kind -> its own keys and sections
         },
     },
     "huggingface": {
-        "device": _DEVICE,
         "model": {"name": Key(str, doc="hub id or local folder of a causal language model (safetensors)")},
         "warm_start": {"steps": Key(int, default=0, low=0, high=0, doc="a pretrained model starts as it is")},
         "sampling": _SAMPLING,
@@ -204,10 +200,10 @@ class Task:
     score: dict
     variance: dict
     loss: dict
-    sections: dict = field(default_factory=dict)  # the kind's own keys and sections
+    sections: dict = field(default_factory=dict)  # the kind's own sections
 
     def section(self, name):
-        """The kind's own section as a dict (a plain key's value), {} when the kind has none of that name."""
+        """The kind's own section as a dict, {} when the kind has none of that name."""
         return self.sections.get(name, {})
 
     @property
