@@ -1,15 +1,19 @@
 """The gradient estimator itself: bias, variance and signal-to-noise ratio of every estimator, on the same samples.
 
 M groups are drawn from a policy, in batches of the size training uses, and the score of each sample (the gradient of
-its log-probability by all parameters) is computed once. Every estimator's gradient is linear in its advantages, so all
-of them are one matrix product away. Only some batches are ever held; what is kept are sums and inner products:
+its log-probability by all parameters) is computed once. An estimator's gradient of a group is linear in its advantages,
+g = sum_i w_i S_i with w = A/N, so all that is needed of it comes from the Gram matrix of the group's scores and from
+products of the scores with a few vectors; the gradients themselves are never formed, and only some batches ever held:
 
-    norms_g = ||g_g||^2     near_g = <g_g, mean of the batch's other gradients>     total = sum_g g_g
+    norms_g = ||g_g||^2     near_g = <g_g, mean of the other gradients held>     total = sum_g g_g
     ||E g||^2    = (||total||^2 - sum norms) / (M (M - 1))        unbiased: inner products of different groups only
     tr Cov g     = mean norms - ||E g||^2
 
-For estimators that look at the other groups of a batch (fitted_blend) tr Cov is that of one group's gradient; what the
-groups of a batch share through the fit is in the study `regimes`, which measures whole batches.
+The groups of a batch are not independent for an estimator that looks across them (fitted_blend). Its numbers use inner
+products of different batches only, with the B batches as the units, so they are unbiased too; its intervals are wider.
+tr Cov is that of one group's gradient; what the groups of a batch share through the fit is in the study `regimes`,
+which measures whole batches. The row baseline_blend is at its default weight w = 0.5, as in training; `regimes` has it at
+the bootstrap weight (N-K)/(N-1).
 """
 
 import math
@@ -26,8 +30,9 @@ from maxpo_bench.task_file import load, root
 CHECKPOINTS = ("initial", "middle", "final")
 NUM_RESAMPLES = 2000
 WHOLE_SCORES = "fitted_blend_scores"  # fitted_blend given whole scores instead of their norms: measured, not trained
-HELD_NUMBERS = 2**25                  # scores, and gradients, held at once, as numbers: bounds the memory
+HELD_NUMBERS = 2**25                  # scores, or their Gram matrices, held at once, as numbers: bounds the memory
 MIN_INFORMATIVE = 10                  # groups with unequal rewards; fewer: no interval, said in words
+MIN_BATCHES = 3                       # of an estimator that looks across groups; fewer: no interval, said in words
 
 
 def run(task_name, out_csv, results=None):
@@ -73,51 +78,128 @@ def _rounded(row):
 
 
 class Sums:
-    """Running sums over groups of gradients [G, E, D] of E estimators: for ||E g||^2, tr Cov and their errors."""
+    """Running sums and inner products of the gradients of E estimators, less a reference each where that is asked.
 
-    def __init__(self, leader=None):
-        self.leader = leader  # place of the estimator whose inner products with all others are kept
-        self.norms, self.near, self.pairs = [], [], []
+    leader: place of the estimator whose inner products with all others are kept, or None. across: places of those that
+    look at the other groups of a batch. references: [E, D] or None.
+    """
+
+    def __init__(self, leader=None, across=(), references=None):
+        self.leader, self.across, self.references = leader, list(across), references
+        self.kept, self.shifts, self.batches = [], [], []
         self.total = self.crossed = 0.0
-        self.num_blocks = 0
 
-    def add(self, gradients):
-        """gradients: [G, E, D], at least 2 groups."""
-        total = gradients.sum(0)
-        norms = gradients.square().sum(-1).double()
-        self.norms.append(norms)  # [G, E]
-        self.near.append((torch.einsum("ged,ed->ge", gradients, total).double() - norms) / (len(norms) - 1))
-        self.pairs.append((gradients[0:-1:2] * gradients[1::2]).sum(-1).double())  # groups in disjoint pairs
-        self.total = self.total + total.double()  # [E, D]
+    def add(self, weights, scores):
+        """weights: [B, G, E, N] float64, the advantages over N; scores: [B, G, N, D]. At least 2 groups."""
+        cast = weights.to(scores.dtype)
+        totals = cast.transpose(1, 2).flatten(2) @ scores.flatten(1, 2)  # [B, E, D], of each batch
+        total = totals.sum(0)
+        self.total = self.total + total.double()
+        # Of the leader too: what is said of the others is said relative to it.
+        watched = self.across + [self.leader] * bool(self.across and self.leader is not None)
+        self.batches.append(totals[:, watched].double() / weights.shape[1])
+        weights, cast, scores = weights.flatten(0, 1), cast.flatten(0, 1), scores.flatten(0, 1)
+        mates = len(weights) - 1
+
+        def product(vectors):
+            """<g_g, vector of the estimator>, [G, E]."""
+            by_sample = (vectors.to(scores) @ scores.flatten(0, 1).T).unflatten(1, scores.shape[:2])  # [E, G, N]
+            return torch.einsum("gen,egn->ge", weights, by_sample.double())
+
+        with_sample = weights @ (scores @ scores.mT).double()  # <g_g, S_i>, [G, E, N]
+        norms = (with_sample * weights).sum(-1)
         if self.leader is not None:
-            self.crossed = self.crossed + torch.einsum("ged,gd->e", gradients, gradients[:, self.leader]).double()
-        self.num_blocks += 1
+            self.crossed = self.crossed + (with_sample * weights[:, [self.leader]]).sum((0, -1))
+        pairs = weights[0:-1:2] @ (scores[0:-1:2] @ scores[1::2].mT).double()  # groups in disjoint pairs
+        pairs = (pairs * weights[1::2]).sum(-1)
+        self.kept.append((norms, (product(total) - norms) / mates, pairs))
+        if self.references is not None:
+            along = product(self.references)
+            others = (along.sum(0) - along) / mates
+            self.shifts.append((2 * along, along + others, along[0:-1:2] + along[1::2]))
 
     def close(self):
-        self.norms, self.near, self.pairs = (torch.cat(x) for x in (self.norms, self.near, self.pairs))
+        self.num_blocks = len(self.kept)
+        self.kept = [torch.cat(x) for x in zip(*self.kept, strict=True)]
+        self.shifts = [torch.cat(x) for x in zip(*self.shifts, strict=True)]
+        self.norms, self.near, _ = self.kept
         self.num_groups = len(self.norms)
+        self.batches = torch.cat(self.batches)
         return self
 
-    def mean_squared(self):
-        """Unbiased ||E g||^2 of each estimator, and its standard error: two [E] tensors.
+    def mean_squared(self, shifted=False):
+        """Unbiased ||E g||^2 of each estimator, or ||E g - its reference||^2; and half its 95% interval: [E] tensors.
 
         The error is that of a U-statistic, 4/M zeta_1 + 2/M^2 zeta_2: zeta_2 the variance of <g, g'> over disjoint
         pairs, zeta_1 that of <g, E g>, the variance of `near` less what zeta_2 explains of it.
         """
         m, mates = self.num_groups, self.num_groups / self.num_blocks - 1
-        value = (self.total.square().sum(-1) - self.norms.sum(0)) / (m * (m - 1))
-        zeta_2 = self.pairs.var(0)
-        zeta_1 = (self.near.var(0) - zeta_2 / mates).clamp(min=0)
-        return value, (4 / m * zeta_1 + 2 / (m * (m - 1)) * zeta_2).sqrt()
+        total, (norms, near, pairs), batches = self.total, self.kept, self.batches[:, : len(self.across)]
+        if shifted:
+            size, total = self.references.square().sum(-1), total - m * self.references
+            norms, near, pairs = (x - shift + size for x, shift in zip(self.kept, self.shifts, strict=True))
+            batches = batches - self.references[self.across]
+        value = (total.square().sum(-1) - norms.sum(0)) / (m * (m - 1))
+        zeta_2 = pairs.var(0)
+        zeta_1 = (near.var(0) - zeta_2 / mates).clamp(min=0)
+        margin = 1.96 * (4 / m * zeta_1 + 2 / (m * (m - 1)) * zeta_2).sqrt()
+        if self.across:
+            near = between(batches, batches)
+            value[self.across] = near.mean(0)
+            margin[self.across] = t_quantile(len(near)) * jackknife_error(near)
+        return value, margin
 
     def product_with_leader(self):
         """Unbiased <E g, E g of the leader> of each estimator, [E]."""
         m = self.num_groups
-        return (self.total @ self.total[self.leader] - self.crossed) / (m * (m - 1))
+        value = (self.total @ self.total[self.leader] - self.crossed) / (m * (m - 1))
+        if self.across:
+            value[self.across] = between(self.batches[:, :-1], self.batches[:, -1:]).mean(0)
+        return value
 
-    def spread(self):
-        """What each group contributes to tr Cov, [M, E]: its squared norm less its inner product with its block."""
-        return self.norms - self.near
+    def ratios(self, square, trace, noise):
+        """tr Cov over the leader's, [E], and 95% intervals [E][2].
+
+        Groups are resampled for all estimators at once; those that look across groups have the interval of the
+        logarithm's linear form over batches.
+        """
+        spread = self.norms - 2 * self.near + square  # ||g_g - E g||^2 without bias
+        counts = noise.multinomial(self.num_groups, np.full(self.num_groups, 1 / self.num_groups), size=NUM_RESAMPLES)
+        resampled = counts @ spread.numpy()  # [resamples, E]
+        resampled = resampled / np.maximum(resampled[:, [self.leader]], 1e-300)
+        ratio = trace / trace[self.leader]
+        interval = torch.as_tensor(np.quantile(resampled, [0.025, 0.975], axis=0)).T.contiguous()  # [E, 2]
+        if self.across:
+            near = between(self.batches, self.batches)
+            norms = self.norms[:, [*self.across, self.leader]].unflatten(0, (len(near), -1)).mean(1)
+            parts = (norms - 2 * near) / trace[[*self.across, self.leader]]
+            error = (parts[:, :-1] - parts[:, -1:]).std(0) / math.sqrt(len(near))
+            margin = t_quantile(len(near)) * error
+            interval[self.across] = ratio[self.across, None] * torch.stack([-margin, margin], -1).exp()
+        return ratio.tolist(), interval.tolist()
+
+
+def between(means, others):
+    """<mean of a batch, mean of all other batches>: [B, X, D] each (or X = 1) -> [B, X]; nan for a single batch."""
+    mates = len(means) - 1 or math.nan
+    return ((means * others.sum(0)).sum(-1) - (means * others).sum(-1)) / mates
+
+
+def jackknife_error(near):
+    """Standard error of the mean inner product of two batches, leaving out one batch at a time: [B, X] -> [X].
+
+    Never too small on average; up to sqrt(3) too large where there is no signal. nan below 3 batches.
+    """
+    num = len(near)
+    scale = 4 * (num - 1) / (num * (num - 2) ** 2) if num > 2 else math.nan
+    return (scale * (near - near.mean(0)).square().sum(0)).sqrt()
+
+
+def t_quantile(num_batches):
+    """Half the width of a 95% interval in standard errors, from so many batches."""
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, num_batches - 1))
 
 
 @torch.no_grad()
@@ -140,24 +222,19 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
     chosen, reasons = _valid(estimators or names(), k, n)
     leader = chosen.index("maxpo") if "maxpo" in chosen else None
     references = _references(problem, policy, chosen, k, n)  # [E, D] or None
-    sums, shifted = Sums(leader), None if references is None else Sums()
-    rewards_seen = []
+    across = [e for e, name in enumerate(chosen) if _estimator(name).across_groups]
+    sums, rewards_seen = Sums(leader, across, references), []
     for rewards, norms, scores in _samples(problem, policy, num_batches, groups, n, f"variance {purpose}"):
         rewards_seen.append(rewards.flatten(0, 1))
         advantages = _advantages(chosen, reasons, rewards, k, norms, scores)
-        for gradients in _gradients(advantages.flatten(1, 2), scores.flatten(0, 1)):
-            sums.add(gradients)
-            if shifted is not None:
-                shifted.add(gradients - references.to(gradients))
-    for kept in (sums, shifted):
-        if kept is not None:
-            kept.close()
+        sums.add(advantages.permute(1, 2, 0, 3) / n, scores)
+    sums.close()
     seen = torch.cat(rewards_seen)  # [M, N]
     about = {"k": k, "group_size": n, "num_groups": len(seen), "num_samples": seen.numel(),
              "num_informative": int((seen.amax(-1) > seen.amin(-1)).sum()), "num_parameters": scores.shape[-1],
              "mean_reward": seen.mean().item()}
     noise = generator(task.name, 0, f"variance {purpose} bootstrap")
-    rows = _rows(chosen, reasons, about, sums, shifted, references, noise)
+    rows = _rows(chosen, reasons, about, sums, noise)
     return [rows[name] for name in sorted(rows)]
 
 
@@ -170,7 +247,7 @@ def _samples(problem, policy, num_batches, groups, n, purpose):
         with torch.enable_grad():
             scores = problem.scores(policy, batch)[0].detach().view(groups, n, -1)
         held.append((problem.reward(batch)[0], None if norms is None else norms[0], scores))
-        if number == num_batches - 1 or (len(held) + 1) * scores.numel() > HELD_NUMBERS:
+        if number == num_batches - 1 or (len(held) + 1) * groups * n * max(n, scores.shape[-1]) > HELD_NUMBERS:
             columns, held = list(zip(*held, strict=True)), []
             yield tuple(None if column[0] is None else _stack(column) for column in columns)
 
@@ -209,48 +286,33 @@ def _advantages(chosen, reasons, rewards, k, norms, scores):
     return torch.stack(found)
 
 
-def _gradients(advantages, scores):
-    """g = (1/N) sum_i A_i S_i of every group and estimator, in blocks of groups that fit in memory: [G', E, D]."""
-    num_estimators, num_groups, n = advantages.shape
-    weights = (advantages / n).transpose(0, 1).to(scores.dtype)  # [G, E, N]
-    block = max(2, HELD_NUMBERS // (num_estimators * scores.shape[-1]))
-    starts = list(range(0, num_groups, block))
-    if num_groups - starts[-1] < 2 and len(starts) > 1:
-        starts.pop()  # no block of one group: it would have no neighbour
-    for start, stop in zip(starts, [*starts[1:], num_groups], strict=True):
-        yield weights[start:stop] @ scores[start:stop]
-
-
 def _references(problem, policy, chosen, k, n):
     """What E g should be for each estimator, [E, D] float64; None where the problem has no exact gradient."""
-    target = problem.exact_gradient(policy, k)
-    if target is None:
-        return None
-    found, gradients = [], {k: target[0].detach().double()}
-
-    def gradient(j):
-        if j not in gradients:
-            gradients[j] = problem.exact_gradient(policy, j)[0].detach().double()
-        return gradients[j]
-
+    weights = {"J_1": {1: 1.0}, "J_K": {k: 1.0}, "sum J_K/K": {j: 1 / j for j in range(1, n)}}
+    gradients, found = {}, []
     for name in chosen:
         estimator = _estimator(name)
         scale = estimator.scale(n, k)
-        if scale is None or estimator.objective not in ("J_1", "sum J_K/K"):
-            found.append(gradient(k) * (1.0 if scale is None else scale))
-        elif estimator.objective == "J_1":
-            found.append(gradient(1) * scale)
-        else:
-            found.append(sum(gradient(j) / j for j in range(1, n)) * scale)
+        objective = "J_K" if scale is None or estimator.objective not in weights else estimator.objective
+        for j in weights[objective].keys() - gradients.keys():
+            gradient = problem.exact_gradient(policy, j)
+            if gradient is None:
+                return None
+            gradients[j] = gradient[0].detach().double()
+        total = sum(weight * gradients[j] for j, weight in weights[objective].items())
+        found.append(total * (1.0 if scale is None else scale))
     return torch.stack(found)
 
 
-def _rows(chosen, reasons, about, sums, shifted, references, noise):
+def _rows(chosen, reasons, about, sums, noise):
     """{estimator: row} of what `measure` documents."""
-    square, error = sums.mean_squared()
+    square, margin = sums.mean_squared()
     trace = sums.norms.mean(0) - square
-    leader, k, enough = sums.leader, about["k"], about["num_informative"] >= MIN_INFORMATIVE
-    ratios, intervals = _ratios(sums.spread(), trace, leader, noise) if leader is not None else ([], [])
+    leader, references, k = sums.leader, sums.references, about["k"]
+    if leader is not None:
+        products, (ratios, intervals) = sums.product_with_leader(), sums.ratios(square, trace, noise)
+    if references is not None:
+        bias, bias_margin = sums.mean_squared(shifted=True)
     rows = {name: {"estimator": name, **about, "objective": get(name).objective}
             for name in reasons if name not in chosen}
     for e, name in enumerate(chosen):
@@ -258,45 +320,43 @@ def _rows(chosen, reasons, about, sums, shifted, references, noise):
         row = rows[name] = {"estimator": name, **about, "objective": estimator.objective}
         if name in reasons:
             continue
+        reason = _no_interval(about["num_informative"], len(sums.norms), len(sums.batches) if e in sums.across else None)
         variance, size = trace[e].item(), square[e].item()
         row["trace_cov"] = variance
         if variance > 0:
             row["snr"] = size / variance
-            if enough:
-                margin = 1.96 * error[e].item()
-                row["snr_low"], row["snr_high"] = (size - margin) / variance, (size + margin) / variance
+            if not reason:
+                row["snr_low"], row["snr_high"] = ((size + sign * margin[e].item()) / variance for sign in (-1, 1))
         if leader is not None and size > 0 and square[leader] > 0:
-            row["cosine_to_maxpo"] = _cosine(sums.product_with_leader()[e], square[e] * square[leader])
+            row["cosine_to_maxpo"] = _cosine(products[e], square[e] * square[leader])
         if references is not None:
             target = references[leader if leader is not None else e]  # grad J_k
             if size > 0 and target.norm() > 0:
                 row["cosine"] = _cosine(sums.total[e] / sums.num_groups @ target, square[e] * target.square().sum())
-            bias, spread = (x[e].item() for x in shifted.mean_squared())
             length = references[e].norm().item()
-            if length > 0 and enough:
-                row |= {column: math.sqrt(max(0.0, bias + shift * 1.96 * spread)) / length
+            if length > 0 and not reason:
+                row |= {column: math.sqrt(max(0.0, (bias[e] + shift * bias_margin[e]).item())) / length
                         for column, shift in (("bias", 0), ("bias_low", -1), ("bias_high", 1))}
         same = estimator.unbiased and (estimator.objective == "J_K" or k == 1 and estimator.objective == "J_1")
         if same and leader is not None and trace[leader] > 0:
             row["ratio_to_maxpo"] = ratios[e]
-            if enough:
+            if not reason:
                 row["ratio_low"], row["ratio_high"] = intervals[e]
-        if not enough:
-            row["reason"] = f"rewards differ in {about['num_informative']} of {about['num_groups']} groups: no interval"
+        if reason:
+            row["reason"] = reason
     for name, reason in reasons.items():
         rows[name]["reason"] = reason
     return rows
 
 
+def _no_interval(num_informative, num_groups, num_batches):
+    """Why there is no interval, or None. num_batches: None for an estimator whose groups are independent."""
+    if num_informative < MIN_INFORMATIVE:
+        return f"rewards differ in {num_informative} of {num_groups} groups: no interval"
+    if num_batches is not None and num_batches < MIN_BATCHES:
+        return f"batches: {num_batches}, and its groups are independent between batches only: no interval"
+    return None
+
+
 def _cosine(product, squares):
     return min(1.0, max(-1.0, (product / squares.sqrt()).item()))
-
-
-def _ratios(spread, trace, leader, noise):
-    """tr Cov over the leader's, [E], and 95% intervals [E][2]: groups are resampled for all estimators at once."""
-    m = len(spread)
-    counts = noise.multinomial(m, np.full(m, 1 / m), size=NUM_RESAMPLES)  # [B, M]
-    resampled = counts @ spread.numpy()  # [B, E]
-    resampled = resampled / np.maximum(resampled[:, [leader]], 1e-300)
-    low, high = np.quantile(resampled, [0.025, 0.975], axis=0)
-    return (trace / trace[leader]).tolist(), list(zip(low.tolist(), high.tolist(), strict=True))
