@@ -240,8 +240,7 @@ class LanguageProblem(Problem):
     def reference_log_probs(self, batch, rows=None):
         """The same under the base policy, without gradient."""
         if self._reference is None:
-            with torch.enable_grad():  # without a base folder the policy is trained here
-                self._reference = self.initial_policy()
+            self._reference = self.initial_policy()
         with torch.no_grad():
             return self.log_probs(self._reference, batch, rows)
 
