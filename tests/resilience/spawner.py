@@ -60,7 +60,11 @@ def start(request):
         sys.excepthook(*sys.exc_info())
         code = 71
     finally:
-        end(code)
+        while True:
+            try:
+                end(code)
+            except KeyboardInterrupt:  # it came at the very call of end
+                continue
 
 
 def end(code):
