@@ -43,7 +43,7 @@ def learning_curves(table, results, metric):
     unit = "reward" if metric == "max_at_k" else "share"
     made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
     for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 2, 1.75)
+        figure, axes = panels(len(tasks), 2, 1.9)
         for ax, task in zip(axes, tasks, strict=True):
             rows, ends = table[table["task"] == task], {}
             names = _present(rows, results.estimators)
@@ -93,7 +93,7 @@ def ladder(table, results):
     """max@k against k, before training (dashed) and after, one panel per task."""
     made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
     for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 2, 1.75)
+        figure, axes = panels(len(tasks), 2, 1.9)
         for ax, task in zip(axes, tasks, strict=True):
             rows, ends = table[table["task"] == task], {}
             before = rows[rows["when"] == "before"].groupby("k")["max_at_k"].first()
@@ -112,14 +112,15 @@ def ladder(table, results):
             ticks = sorted({k for k in rows["k"] if (int(k) & (int(k) - 1)) == 0})
             ax.set_xticks(ticks, [str(int(k)) for k in ticks])
             ax.minorticks_off()
-            ax.set_title(f"{task} (trained for K={results.k(task)})")
+            ax.set_title(f"{task} (K={results.k(task)})")
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "k [samples per prompt]", "max@k [reward]")
         made.append(
             (
                 numbered("ladder", page, pages),
                 figure,
-                "max@k on held-out prompts or start states against k, before training (dashed) and after, mean over seeds. " + BAND,
+                "max@k on held-out prompts or start states against k, before (dashed) and after training for K, mean over seeds. "
+                + BAND,
             )
         )
     return made

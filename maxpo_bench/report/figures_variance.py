@@ -1,7 +1,5 @@
 """Figures of the gradient estimators themselves: signal-to-noise ratio, and variance over maxpo's."""
 
-import math
-
 import numpy as np
 import pandas as pd
 
@@ -37,7 +35,7 @@ def signal_to_noise(table, results):
     table = table[table["snr"] > 0]
     made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
     for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 2, 1.75)
+        figure, axes = panels(len(tasks), 2, 1.9)
         for ax, task in zip(axes, tasks, strict=True):
             rows, ends = table[table["task"] == task], {}
             order = list(rows["checkpoint"].drop_duplicates())
@@ -57,7 +55,7 @@ def signal_to_noise(table, results):
             ax.set_xticks(range(len(order)), order)
             ax.set_xlim(-0.08, len(order) - 0.92)
             ax.set_ylim(bottom=floor)
-            _plain_log_ticks(ax.yaxis, *ax.get_ylim())
+            style.plain_log_ticks(ax.yaxis, *ax.get_ylim())
             ax.set_title(task)
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "checkpoint of the policy", "SNR [ratio]")
@@ -97,12 +95,12 @@ def variance_ratio(table, results, method=style.REFERENCE):
             ax.set_xscale("log")
             low, high = ax.get_xlim()
             ax.set_xlim(min(low, 0.97), max(high, 1.03))  # own axis: pkpo_raw is tens of times the others
-            _plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
+            style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
             ax.set_yticks(range(len(tasks)), tasks)
             ax.set_ylim(len(tasks) - 0.4, -0.6)
             ax.grid(axis="y", visible=False)
             ax.tick_params(axis="y", length=0)
-            ax.set_title(name, color=look["color"])
+            ax.set_title(name.replace("_", "_\n"), color=look["color"])
         from matplotlib.lines import Line2D
 
         figure.legend(
@@ -123,26 +121,3 @@ def variance_ratio(table, results, method=style.REFERENCE):
             )
         )
     return made
-
-
-def _plain_log_ticks(axis, low, high, most=6):
-    """Two to `most` plain numbers on a log axis, also when it spans less than a decade."""
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    inside = []
-    for leads in ((1,), (1, 3), (1, 2, 5), (1, 1.2, 1.5, 2, 3, 5, 7), np.arange(10, 100, 5) / 10, np.arange(100, 1000, 5) / 100):
-        denser = [
-            m * 10.0**e
-            for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-            for m in leads
-            if low <= m * 10.0**e <= high
-        ]
-        if len(denser) > most and len(inside) >= 2:
-            break
-        inside = denser
-        if len(inside) >= 3:
-            break
-    inside = inside[:: -(-len(inside) // most)] if inside else [low, high]
-    axis.set_major_locator(FixedLocator(inside))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda x, _: f"{x:.3g}")

@@ -15,7 +15,7 @@ from maxpo_bench.report import claims as claims_module
 from maxpo_bench.report import figures, figures_variance, first_screen, load, page, recommend, style, tables
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
-PIXELS_PER_INCH = 136  # a full-width figure (7.2 in) is 980 pixels wide
+PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
 SVG_TOTAL = 5_000_000  # bytes of drawings in the page; more, and the larger ones are shown as small PNGs
 
 

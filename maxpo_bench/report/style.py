@@ -1,9 +1,10 @@
 """One look for every figure: fixed colour and marker per estimator, colour-blind safe, byte-stable PNG and SVG."""
 
 import hashlib
+import math
 from pathlib import Path
 
-WIDTHS = {"half": 3.5, "full": 7.2}  # inches; half is one of two columns of a paper
+WIDTHS = {"half": 3.5, "full": 5.6}  # inches; printed in one of two columns (3.5 in) 8 pt text of "full" is still 5 pt
 REFERENCE = "maxpo"  # the method under test: drawn last and heaviest
 
 # Okabe-Ito and Tol "muted", picked so that neighbours stay apart under red-green blindness (tested).
@@ -97,7 +98,7 @@ def apply():
             "lines.linewidth": 1.3,
             "lines.markersize": 3.5,
             "axes.axisbelow": True,
-            "savefig.dpi": 150,
+            "savefig.dpi": 200,
             "figure.dpi": 150,
             "svg.hashsalt": "maxpo_bench",
             "svg.fonttype": "path",
@@ -110,7 +111,7 @@ def apply():
 def new_figure(width="full", height=None, rows=1, cols=1, **kwargs):
     """A figure of the shared look and its axes, like plt.subplots: (figure, axes).
 
-    width: "half" (3.5 in), "full" (7.2 in) or a number of inches; height in inches, by default from the panels.
+    width: "half" (3.5 in), "full" (5.6 in) or a number of inches; height in inches, by default from the panels.
     Further keywords go to Figure.subplots (sharex, sharey, squeeze, gridspec_kw...). Raises ValueError for another width.
     """
     if isinstance(width, str) and width not in WIDTHS:
@@ -125,7 +126,7 @@ def new_figure(width="full", height=None, rows=1, cols=1, **kwargs):
 
 
 def save(figure, path_stem):
-    """Write <path_stem>.png (150 dpi) and <path_stem>.svg with the same bytes on every run; returns both paths."""
+    """Write <path_stem>.png (200 dpi) and <path_stem>.svg with the same bytes on every run; returns both paths."""
     stem = Path(path_stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
@@ -154,7 +155,7 @@ def line_style(name, names=()):
     }
 
 
-def label_ends(ax, ends, x=None, size=6.5, gap=1.18, names=()):
+def label_ends(ax, ends, x=None, size=7.5, gap=1.15, names=()):
     """Name each line beside its last point, pushed apart so that no two names overlap, in place of a legend.
 
     ends: {name: y of the last point, in data units}; x: data x of the last points (default: right end of the axis).
@@ -209,3 +210,28 @@ def _spread(targets, gap):
         places[i] = min(places[i], top)
         top = places[i] - gap
     return places
+
+
+def plain_log_ticks(axis, low, high, most=6):
+    """Two to `most` plain numbers on a log axis, also when it spans less than a decade."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    coarse = (1,), (1, 3), (1, 2, 5), (1, 1.2, 1.5, 2, 3, 5, 7)
+    fine = [x / 10 for x in range(10, 100, 5)], [x / 100 for x in range(100, 1000, 5)]
+    inside = []
+    for leads in (*coarse, *fine):
+        denser = [
+            m * 10.0**e
+            for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+            for m in leads
+            if low <= m * 10.0**e <= high
+        ]
+        if len(denser) > most and len(inside) >= 2:
+            break
+        inside = denser
+        if len(inside) >= 3:
+            break
+    inside = inside[:: -(-len(inside) // most)] if inside else [low, high]
+    axis.set_major_locator(FixedLocator(inside))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda x, _: f"{x:.3g}")

@@ -85,7 +85,7 @@ def figure(data):
     """A grid of panels, rewards x arms: SNR against K."""
     from maxpo_bench.report import style
 
-    fig, axes = style.new_figure("full", 5.2, len(REWARDS), len(ARMS), sharex=True, squeeze=False)
+    fig, axes = style.new_figure("full", 1.45 * len(REWARDS) + 0.8, len(REWARDS), len(ARMS), sharex=True, squeeze=False)
     for i, kind in enumerate(REWARDS):
         for j, arms in enumerate(ARMS):
             ax, panel = axes[i, j], data[(data["rewards"] == kind) & (data["arms"] == arms)]
@@ -96,7 +96,8 @@ def figure(data):
                             **style.line_style(name, ESTIMATORS))
             ax.set(yscale="log", title=f"{kind}, {arms} arms")
             ax.set_xticks(KS)
-    fig.supxlabel("K", fontsize=8)
-    fig.supylabel("signal-to-noise ratio", fontsize=8)
+            style.plain_log_ticks(ax.yaxis, *ax.get_ylim(), most=5)
+    fig.supxlabel("K [samples]", fontsize=8)
+    fig.supylabel("SNR of the gradient [ratio]", fontsize=8)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=len(ESTIMATORS) // 2)
     return fig

@@ -131,7 +131,7 @@ def figure(data):
     """Time per group and peak memory against N, log-log; maxpo, its rivals of the same cost, and the slow forms."""
     from maxpo_bench.report.style import line_style, new_figure
 
-    fig, (left, right) = new_figure("full", 3.2, cols=2)
+    fig, (left, right) = new_figure("full", 3.4, cols=2)
     shown = [name for name in data["estimator"].unique()
              if name in ("maxpo", "pkpo", "rloo", "grpo", "tailrl", "rs_grpo", *SLOW_SIZES)]
     for name in shown:
@@ -142,5 +142,5 @@ def figure(data):
         ax.set(xscale="log", yscale="log", xlabel="group size N", ylabel=label)
         ax.set_xscale("log", base=2)
     right.axhline(10, color="#6B6B6B", linestyle="--", linewidth=0.8)
-    right.legend()
+    fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig

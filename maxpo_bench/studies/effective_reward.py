@@ -4,7 +4,7 @@ from maxpo_bench.streams import generator
 
 TITLE = "Advantage against reward"
 N, K = 32, 4
-COLUMNS = 6
+COLUMNS = 4
 
 
 def groups():
@@ -59,13 +59,13 @@ def figure(data):
 
     names = list(data["estimator"].unique())
     num_rows = -(-len(names) // COLUMNS)
-    fig, axes = style.new_figure("full", 1.15 * num_rows + 0.3, num_rows, COLUMNS, sharey=True, squeeze=False)
+    fig, axes = style.new_figure("full", 1.05 * num_rows + 0.3, num_rows, COLUMNS, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
         rows = data[data["estimator"] == name].sort_values("reward")
         look = style.line_style(name, names)
         ax.axhline(0, color=style.GREY, linewidth=0.7)
         ax.plot(rows["reward"], rows["scaled"], **look)
-        ax.set_title(name, fontsize=7, color=look["color"])
+        ax.set_title(name, color=look["color"])
     for ax in axes.flat[len(names):]:
         ax.set_visible(False)
     fig.supxlabel("reward", fontsize=8)

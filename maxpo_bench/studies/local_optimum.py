@@ -114,7 +114,7 @@ def figure(data):
 
     last = data[data["step"] == data["step"].max()].sort_values("escaped")
     names = list(last["estimator"])
-    fig, (left, right) = style.new_figure("full", 3.8, cols=2, gridspec_kw={"width_ratios": (3, 2)})
+    fig, (left, right) = style.new_figure("full", 4.2, cols=2, gridspec_kw={"width_ratios": (3, 2)})
     for name in names:
         rows = data[data["estimator"] == name]
         look = style.line_style(name, names) | {"markevery": 10}
@@ -123,7 +123,10 @@ def figure(data):
         look = style.line_style(row.estimator, names)
         right.plot([row.low, row.high], [y, y], color=look["color"], linewidth=1.0)
         right.plot(row.escaped, y, marker=look["marker"], color=look["color"], markeredgecolor="white")
-    right.set_yticks(range(len(names)), names, fontsize=6.5)
+    right.set_yticks(range(len(names)), names)
+    for tick, name in zip(right.get_yticklabels(), names, strict=True):  # the legend of both panels
+        tick.set_color(style.colours(names)[name])
+        tick.set_fontweight("bold")
     left.set(xlabel="step", ylabel="share of seeds that escaped", ylim=(-0.03, 1.03))
     right.set(xlabel=f"share at step {STEPS}", xlim=(-0.03, 1.03))
     return fig

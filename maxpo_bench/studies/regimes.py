@@ -247,8 +247,8 @@ def caption(data):
     return (f"{num} regimes of binary rewards; maxpo, pkpo and constant blends exactly, by enumeration of "
             f"counts; fitted_blend from M = {first.min():,} to {first.max():,} groups in batches of {GROUPS}, variance "
             "of the whole batch's gradient, one seed; the 95% bootstrap intervals are in the CSV. Regimes where "
-            f"fewer than {MIN_LIVE_GROUPS} sampled groups would count are left out of the sampling. Top: "
-            "Var(maxpo)/Var(pkpo). Below: Var(fitted_blend) over the better of maxpo and pkpo. maxpo has less variance "
+            f"fewer than {MIN_LIVE_GROUPS} sampled groups would count are left out of the sampling (grey). Left: "
+            "Var(maxpo)/Var(pkpo). Others: Var(fitted_blend) over the better of maxpo and pkpo. maxpo has less variance "
             f"than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. fitted_blend: {'; '.join(parts)}. "
             f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}.")
 
@@ -260,33 +260,38 @@ def _says(won, lost):
 
 
 def figure(data):
-    """Heat maps, success probability x K/N, a column per geometry: maxpo over pkpo; fitted_blend over the better."""
-    import seaborn
+    """Heat maps without numbers (they are in the CSV), success probability x K/N: a row per geometry, a column per ratio."""
+    from matplotlib.colors import BoundaryNorm
 
     from maxpo_bench.report import style
 
-    leave = data[data["estimator"] == "pkpo"].set_index("regime").assign(shown=lambda d: 1 / d["ratio"])
-    panels = [("maxpo / pkpo", leave)]
+    leave = data[data["estimator"] == "pkpo"].assign(shown=lambda d: 1 / d["ratio"])
+    ratios = [("maxpo / pkpo", leave)]
     for words, scores in (("whole scores", True), ("score norms", False)):
-        panels.append((f"fitted, {words}\n/ the better", fitted(data, scores).assign(shown=lambda d: d["to_best"])))
-    fig, axes = style.new_figure("full", 5.2, len(panels), len(GEOMETRIES), sharex=True, sharey=True)
-    for row, (title, rows) in zip(axes, panels, strict=True):
-        for ax, name in zip(row, GEOMETRIES, strict=True):
+        ratios.append((f"fitted / better,\n{words}", fitted(data, scores).assign(shown=lambda d: d["to_best"])))
+    fig, axes = style.new_figure("full", 1.0 * len(GEOMETRIES) + 1.5, len(GEOMETRIES), len(ratios), sharex=True, sharey=True)
+    fig.get_layout_engine().set(h_pad=0.01, w_pad=0.03, hspace=0.0)
+    bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]
+    norm = BoundaryNorm(bounds, 256, extend="both")
+    for line, name in zip(axes, GEOMETRIES, strict=True):
+        for ax, (title, rows) in zip(line, ratios, strict=True):
             table = rows[rows["geometry"] == name]
             table = table.pivot(index="success_probability", columns="k_over_n", values="shown")
-            table = table.reindex(index=CHANCES, columns=[f"{k}/{n}" for k, n in SIZES])
-            words = table.map(lambda x: "" if x != x else f"{x:.2f}" if x < 9.95 else f"{x:.0f}")
-            seaborn.heatmap(np.log2(table), ax=ax, cmap=style.DIVERGING + "_r", center=0, vmin=-1.5, vmax=1.5,
-                            annot=words, fmt="", annot_kws={"size": 3.6}, cbar=False, linewidths=0.3)
-            ax.set(xlabel="", ylabel="")
+            table = table.reindex(index=CHANCES, columns=[f"{k}/{n}" for k, n in SIZES]).to_numpy(float)
+            image = ax.imshow(np.ma.masked_invalid(table), cmap=style.DIVERGING + "_r", norm=norm, aspect="auto")
+            ax.set_facecolor("#D0D0D0")
             ax.grid(False)
-        row[0].set_ylabel(title, fontsize=6.5)
-    for ax, name in zip(axes[0], GEOMETRIES, strict=True):
-        ax.set_title(name.replace(", ", ",\n").replace("of 10", "\nof 10"), fontsize=5.5)
-    for ax in axes[-1]:
-        ax.set_xticks(np.arange(len(SIZES)) + 0.5, [f"{k}/{n}" for k, n in SIZES], fontsize=3.6, rotation=0)
-    for ax in axes[:, 0]:
-        ax.set_yticks(np.arange(len(CHANCES)) + 0.5, [f"{p:g}" for p in CHANCES], fontsize=5.5, rotation=0)
-    fig.supxlabel("K/N", fontsize=7)
-    fig.supylabel("success probability", fontsize=7)
+            ax.set_xticks(range(len(SIZES)), [f"{k}/{n}" for k, n in SIZES], rotation=90)
+            ax.set_yticks(range(len(CHANCES)), [f"{p:g}" for p in CHANCES])
+            ax.tick_params(length=0)
+            if name == next(iter(GEOMETRIES)):
+                ax.set_title(title, loc="center")
+        line[0].set_ylabel(name.replace(", prompts", ",\nprompts").replace(", failures", ",\nfailures")
+                           .replace(" of ", "\nof "), rotation=0, ha="right", va="center")
+    axes[-1][1].set_xlabel("K/N")
+    fig.supylabel("score geometry; ticks: success probability", fontsize=8)
+    bar = fig.colorbar(image, ax=axes, location="bottom", fraction=0.025, aspect=40, pad=0.01, ticks=bounds)
+    bar.ax.set_xticklabels([f"{b:g}" for b in bounds])
+    bar.set_label("ratio of variances; purple: below 1, the first has less", fontsize=8)
+    bar.outline.set_visible(False)
     return fig

@@ -68,3 +68,12 @@ def test_a_crowd_at_the_top_leaves_a_label_at_the_bottom_alone():
 def test_unknown_width_is_refused():
     with pytest.raises(ValueError, match="'half', 'full'"):
         style.new_figure("wide")
+
+
+def test_text_of_every_figure_is_readable_in_a_column_of_a_page():
+    """A full-width figure shrunk to one of two columns (3.5 in)."""
+    figure, _ = style.new_figure("full")
+    from matplotlib import rcParams
+
+    smallest = min(rcParams[k] for k in ("font.size", "xtick.labelsize", "ytick.labelsize", "legend.fontsize", "axes.labelsize"))
+    assert smallest * style.WIDTHS["half"] / figure.get_size_inches()[0] > 4.5

@@ -123,7 +123,7 @@ def test_the_map_has_enough_regimes_and_its_rows_are_sound(monkeypatch):
     measured = data[~data["exact"]]
     assert (measured["low"] < measured["ratio"]).all() and (measured["ratio"] < measured["high"]).all()
     assert "contradicts" in regimes_study.caption(data)
-    assert len(regimes_study.figure(data).axes) == 6
+    assert len(regimes_study.figure(data).axes) == 7  # and the colour bar
 
 
 def test_snr_of_known_gradients_and_its_error():
