@@ -34,7 +34,7 @@ def _sentence(a, start):
     if a.lead is not None:
         pairs = f" ({count(a.lead.num_pairs, 'seed pair')})" if a.lead.low is not None else f" ({a.lead.reason})"
         lead = f"{number(a.lead.estimate, sign=True)} {interval(a.lead.low, a.lead.high)}"
-        level += f", {lead} over the next, {a.runner_up}{pairs}"
+        level += f", {lead} over the next, {a.runner_up}{pairs}; both picked from these data, so this leans high"
     if a.sure == "clear":
         limits = [f"compared on part of the tasks: {_shares(a)}"] if a.partial else []
         limits += [f"no results: {', '.join(a.absent)}"] if a.absent else []
@@ -106,7 +106,8 @@ def advice_table(advice):
         ["k", "highest", "max@k", "lead over the next", "sure?", "tasks", "pairs"],
         rows,
         "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. Not told apart: the paired "
-        f"difference to the highest is not beyond chance (Holm over the rivals, 5%); not the same as equal.{note}",
+        "difference to the highest is not beyond chance (5%, Holm over all pairs of estimators, so whichever is highest); not the "
+        f"same as equal. The highest and the next are picked from these same data: level and lead lean high.{note}",
         "tables/advice.csv",
         cards=True,
     )
