@@ -8,7 +8,7 @@ def answer(advice, claims=(), method=REFERENCE):
     """The answer in a few sentences: which estimator, how sure, how the claims fared; a list of paragraphs."""
     first = advice[0] if advice else None
     if first is None or first.best is None:
-        return ["No cell has results yet: run the pipeline."]
+        return ["No cell has a finite max@K yet: run the pipeline; what was run is under State of the cells."]
     k = first.trained_k or "K"
     lines = [_sentence(first, f"For the best of {k} samples (max@{k}, the K trained for)")]
     one = next((a for a in advice if a.k == 1 and a.best), None)

@@ -232,7 +232,16 @@ def test_no_results_at_all(tmp_path):
     shutil.rmtree(root / "results")
     assert build(root) == 0
     text = (root / "results" / "report.md").read_text()
-    assert "No cell has results yet" in text and "no metrics.json" in text
+    assert "No cell has a finite max@K yet" in text and "no metrics.json" in text
+
+
+def test_no_finite_value_is_not_called_no_results(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    for estimator in ("pkpo", "maxpo"):
+        synthetic.edit(root, "maze", estimator, lambda m: m["final"].update({"max@K": [float("nan")] * 4, "ladder": {}}))
+    assert build(root) == 0
+    text = (root / "results" / "report.md").read_text()
+    assert "No cell has a finite max@K yet" in text and "no finite max@K for seed 0, 1, 2, 3: left out" in text
 
 
 def test_broken_task_file_is_a_note_not_a_crash(tmp_path):
