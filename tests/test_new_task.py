@@ -1,5 +1,11 @@
 """`new-task` writes a task file that loads, trains as it is, and never leaves half a file."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -10,6 +16,8 @@ from maxpo_bench.estimators import get
 from maxpo_bench.new_task import create, fit_outcome
 from maxpo_bench.problems import build
 from maxpo_bench.training import train
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_acrobot_becomes_a_task_whose_cell_runs(tmp_path, capsys):
@@ -62,3 +70,39 @@ def test_bad_input_writes_nothing(tmp_path, name, env, message):
 ])
 def test_fitted_outcome(returns, threshold, line, success):
     assert fit_outcome(returns, threshold) == (line, success)
+
+
+@pytest.mark.slow
+def test_acrobot_is_added_in_a_clone_and_its_cells_alone_run(tmp_path, run_cli):
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    clone = tmp_path / "a clone"
+    subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
+    before = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    result = run_cli(clone, "new-task", "acrobot_added", "--env", "Acrobot-v1")
+    assert result.returncode == 0, result.stderr
+    assert "add acrobot_added to `tasks:` in params.yaml" in result.stdout
+
+    params, task = clone / "params.yaml", clone / "tasks" / "acrobot_added.yaml"
+    params.write_text(params.read_text().replace("tasks:\n", "tasks:\n  - acrobot_added\n", 1))
+    values = yaml.safe_load(task.read_text())
+    values["env"]["max_episode_steps"] = 20  # its cells, cut short
+    task.write_text(yaml.safe_dump({**values, "groups": 1, "steps": 2, "seeds": 2}))
+    environment = {
+        **os.environ, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    command = [sys.executable, "-m", "dvc", "repro", "train@acrobot_added-maxpo", "train@acrobot_added-rloo"]
+    done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    for estimator in ("maxpo", "rloo"):
+        metrics = json.loads((clone / "results" / "runs" / "acrobot_added" / estimator / "metrics.json").read_text())
+        assert metrics["status"] == "ok" and metrics["estimator"] == estimator and metrics["seeds"] == [0, 1]
+    after = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    added = {"base@acrobot_added", "train@acrobot_added-maxpo", "train@acrobot_added-rloo"}
+    assert after.keys() - before.keys() == added and before == {name: after[name] for name in before}
+    status = subprocess.run(["git", "-C", clone, "status", "--porcelain"], check=True, capture_output=True, text=True)
+    assert {line[3:] for line in status.stdout.splitlines()} == {
+        "dvc.lock", "params.yaml", "tasks/acrobot_added.yaml", "results/base/acrobot_added/", "results/runs/acrobot_added/",
+    }
