@@ -172,8 +172,10 @@ def repro(tasks, everything=False, root=None):
             raise InputError(f"task {task!r} is not in params.yaml{hint}")
         task_file.load(root / "tasks" / f"{task}.yaml")
     start = time.perf_counter()
-    targets = [f"base@{task}" for task in tasks]
-    targets += [f"train@{task}-{estimator}" for task in tasks for estimator in params["estimators"]]
+    targets = ["base", "train"]  # by their common names where it is all of them: DVC reads dvc.lock once per target
+    if not everything:
+        targets = [f"base@{task}" for task in tasks]
+        targets += [f"train@{task}-{estimator}" for task in tasks for estimator in params["estimators"]]
     code = _dvc(root, "repro", "--keep-going", *targets)
     outs = {f"variance@{task}": root / "results" / "variance" / f"{task}.csv" for task in tasks}
     if everything:
