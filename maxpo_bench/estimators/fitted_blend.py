@@ -1,142 +1,262 @@
-"""A baseline blended from three, its weights fitted on the other groups of the batch: docs/fitted_blend.md derives it.
+"""A baseline that adapts: a few statistics of a sample's others, weighted by regression on the other groups of the batch.
 
-    A_i = K (D_i - t E_i),   D_i = q_i - u_i (pkpo),   E_i = (1-s) w (v_-i - u_i) + s P_i,   w = (N-K)/(N-1)
+    A_i = K (D_i - sum_m t_m x_mi),    D_i = q_i - u_i (pkpo)
+    x = w (v_-i - u_i), 1, and the means over the subsets of 1 and of K-1 others of i of their max;    w = (N-K)/(N-1)
 
-P_i is what a sample drawn from the other groups would add to K-1 others of i: the orthogonal-score optimum when all
-prompts are alike. (v_-i - u_i) w is the same with the group's own others in place of the pool (the bootstrap), right
-when prompts differ. s comes from a one-way analysis of variance, t from least squares. t = 0 is pkpo; one group alone
-gives baseline_blend at w. The groups are split into folds and a fold sees only the groups of the others: E[g] is exact.
+Each x_m depends on i's others alone, so any weights t leave E[g] unchanged as long as they come from elsewhere. They
+minimise an estimate of E||g||^2 made from the groups of the other folds: as they are and, where prompts are alike,
+reshuffled into many more groups. Few groups: t shrinks towards (1, 0, 0, 0), baseline_blend at the bootstrap weight. Rare
+groups: what t adds to that blend uses x held within the range that it took in the other folds.
+docs/fitted_blend.md derives it and says where it gains.
 """
+
+import functools
 
 import torch
 
 from maxpo_bench.estimators.contract import below_n, estimator
-from maxpo_bench.estimators.order_statistics import added_value, centre, include_sums, others_below
+from maxpo_bench.estimators.order_statistics import added_weights, centre, include_weights, sorted_gaps
 
-NUM_FOLDS = 8
+PRIOR_GROUPS = 4  # informative groups that the prior weights count for
+RESHUFFLED = 2**15  # rewards of the reshuffled groups to fit on: as many rounds as that takes
+MOST_ROUNDS = 32
+HELD_NUMBERS = 2**17  # rewards reshuffled at once
+LARGE = 2**13  # rewards of a batch that is its own large sample: not reshuffled, and worked off in blocks of groups
+BLOCK_NUMBERS = 2**11
+DEGREE = 2  # of the polynomials in a reward's rank by which the scores of a group overlap
 
 
 @estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="this project",
            across_groups=True)
 def fitted_blend(rewards, k, score_norms=None, scores=None):
-    """A_i = k (q_i - u_i - t E_i), with t and E fitted on the groups of other folds. Mean-loss scale.
+    """A_i = k (q_i - u_i - t . x_i), with t fitted on the groups of other folds. Mean-loss scale.
 
     rewards: [..., G, N], the G groups of one batch. score_norms: [..., G, N] squared norms of the scores, 1 when None:
     t minimises the sum of score_norms * A^2, the variance when scores are orthogonal. scores: [..., G, N, D], whole
-    scores or any factor of their Gram matrix: t minimises the trace of the covariance itself. O(G N log(G N)) time,
-    plus O(G N D) with scores.
-    At k = 1 u_i is empty: like pkpo it starts from rloo, D_i = r_i - v_-i, and E_i = s (mean of the pool - v_-i).
+    scores or any factor of their Gram matrix: how far the scores of a group overlap is estimated too.
+    O(G N log N) time, plus O(G N D) with scores. At k = 1 u_i is empty: like pkpo it starts from rloo, D_i = r_i - v_-i.
     """
-    num_groups, n = rewards.shape[-2:]
-    num_folds = min(num_groups, NUM_FOLDS)
-    fold = torch.arange(num_groups, device=rewards.device) % num_folds
-    seen = (fold != torch.arange(num_folds, device=rewards.device)[:, None]).double()  # [F, G], 1: the fold sees it
-    if scores is not None:
-        scores = scores.double()
-        score_norms = scores.square().sum(-1)
+    shape, (num_groups, n) = rewards.shape, rewards.shape[-2:]
+    rewards = rewards.reshape(-1, 1, num_groups, n)  # [B, rounds, G, N]: one round is the batch as it is
     rewards = rewards - rewards.amax((-2, -1), keepdim=True)  # the formula is shift-invariant, its rounding is not
+    blocks = _blocks(len(rewards), num_groups, n)
+    if num_groups == 1:
+        parts = statistics(rewards, k)
+        return k * (parts[..., 0, :] - parts[..., 1, :]).reshape(shape)
+    folds = Folds(num_groups, rewards.device)
+    norms = None if score_norms is None else score_norms.reshape(rewards.shape)
+    basis = overlap = None
+    if scores is not None:
+        norms = torch.linalg.vector_norm(scores, dim=-1).double().square().reshape(rewards.shape)
+        basis = rank_polynomials(rewards, folds)  # [B, 1, G, N, DEGREE]
+        overlap = score_overlap(scores.reshape(*rewards.shape, -1)[:, 0], norms, basis, folds)
+    moments, sizes, low, high = 0.0, 0.0, torch.inf, -torch.inf
+    for block in blocks:
+        own = [None if values is None else values[:, :, block] for values in (rewards, norms, basis)]
+        parts = statistics(own[0], k)
+        low = folds.least(parts, block).clamp(max=low)  # of each statistic, [B, F, 5]
+        high = -folds.least(-parts, block).clamp(max=-high)
+        moment, size = fold_moments(k, parts, *own[1:], overlap, folds, block)
+        moments, sizes = moments + moment, sizes + size
+    num_rounds = min(MOST_ROUNDS, RESHUFFLED // (num_groups * n)) if folds.smallest > 1 and num_groups * n <= LARGE else 0
+    if num_rounds:
+        alike = prompts_alike(rewards[:, 0], folds).square()  # [B, F]
+        pool = [None if values is None else values[:, 0].flatten(1, 2) for values in in_order(rewards, norms, basis)]
+        places = _permutations(num_rounds, num_groups, folds.num, n).to(rewards.device)  # [R, G, N]
+        for chunk in places.split(max(1, HELD_NUMBERS // rewards.numel())):
+            new = [None if values is None else values[:, chunk] for values in pool]
+            parts = statistics(new[0], k)
+            low, high = folds.least(parts).clamp(max=low), -folds.least(-parts).clamp(max=-high)
+            moment, size = fold_moments(k, parts, *new[1:], overlap, folds)
+            moments, sizes = moments + alike[..., None, None] * moment, sizes + alike[..., None] * size
+    highest = rewards.amax(-1).masked_fill(folds.seen == 0, -torch.inf).amax(-1)  # [B, F], of the groups a fold sees
+    weights = best_weights(moments, sizes, highest)[:, folds.of, :, None]  # [B, G, 4, 1]
+    found = []
+    for block in blocks:
+        parts, of = statistics(rewards[:, 0, block], k), folds.of[block]  # [B, G, 5, N]
+        held = parts[..., 1:, :].clamp(low[:, of, 1:, None], high[:, of, 1:, None])
+        blend = parts[..., 0, :] - parts[..., 1, :]
+        found.append(k * (blend + held[..., 0, :] - (weights[:, block] * held).sum(-2)))
+    return torch.cat(found, 1).reshape(shape)
 
-    added = include_sums(rewards, k)
-    added.sub_(added.mean(-1, keepdim=True)).mul_(n / (n - k))                 # q_i - v_-i, [..., G, N]
-    bootstrap = torch.zeros_like(added)                                        # w (v_-i - u_i): 0 when k = 1
-    if k > 1:
-        bootstrap, added = added, added_value(rewards, k)                      # D_i
-        bootstrap.sub_(added).mul_((k - n) / (n - 1))
-    gradients = None if scores is None else torch.einsum("...gn,...gnd->...gd", added, scores)  # of pkpo
-    advantages = torch.empty_like(added)
-    for f in range(num_folds):  # one fold at a time: a few copies of the batch, not one for each fold
-        sees = seen[f : f + 1]
-        control = _pooled_gain(rewards, score_norms, sees, k)                        # P_i, [..., 1, G, N]
-        if k == 1:
-            control += added.unsqueeze(-3)                                     # mean of the pool - v_-i
-        alike = _alike(rewards, sees)[..., None, None]                         # s
-        control.sub_(bootstrap.unsqueeze(-3)).mul_(alike).add_(bootstrap.unsqueeze(-3))  # E_i
-        t = _step(added, control, score_norms, scores, gradients, sees)        # [..., 1]
-        own = slice(f, None, num_folds)
-        advantages[..., own, :] = k * (added[..., own, :] - t[..., None] * control[..., 0, own, :])
-        del control  # before the next fold's
-    return advantages
+
+def _blocks(num_batches, num_groups, n):
+    """Slices of the groups: all of them, unless the copies of a large batch would fill the memory."""
+    if num_groups * n <= LARGE:
+        return [slice(None)]
+    step = max(1, BLOCK_NUMBERS // (num_batches * n))
+    return [slice(start, start + step) for start in range(0, num_groups, step)]
 
 
-def _alike(rewards, seen):
-    """s in [0, 1] for each fold: how far a prompt's rewards may be read off the other prompts'. [..., F].
+class Folds:
+    """Groups dealt into folds like cards. The weights of a fold see the groups of the other folds."""
+
+    def __init__(self, num_groups, device=None):
+        self.num = 4 if num_groups >= 8 else 2 if num_groups >= 4 else num_groups
+        self.of = torch.arange(num_groups, device=device) % self.num
+        self.smallest = num_groups // self.num
+        self.seen = (self.of != torch.arange(self.num, device=device)[:, None]).double()  # [F, G]
+        self.num_seen = self.seen.sum(-1)
+
+    def others(self, values, num_axes, block=slice(None)):
+        """Sum over the groups that a fold sees: [B, G, ...] with num_axes axes after G -> [B, F, ...].
+
+        block: the groups that are there, when they are not all.
+        """
+        flat = values.flatten(2) if num_axes else values[..., None]
+        return (self.seen[:, block] @ flat).view(*values.shape[:1], self.num, *values.shape[2:])
+
+
+    def least(self, values, block=slice(None)):
+        """Least over rounds, samples and the groups that a fold sees: [B, R, G, M, N] -> [B, F, M]. block: see others."""
+        hidden = (self.seen[:, block] == 0)[..., None]
+        return values.amin((1, -1)).unsqueeze(1).masked_fill(hidden, torch.inf).amin(2)
+
+
+def statistics(rewards, k):
+    """D_i and what the baseline is made of, each but D a function of i's others: [..., N] -> [..., 5, N]. One sort."""
+    n, device = rewards.shape[-1], rewards.device
+    gaps, ordered, index = sorted_gaps(rewards)
+    highest = ordered[..., -1:]
+
+    def leave_one_out(m):
+        """(max over m-subsets with i less v_-i, v_-i), in sorted order."""
+        sums = (gaps * include_weights(n, m, device)).cumsum(-1)
+        ahead = n / (n - m) * (sums - sums.mean(-1, keepdim=True))
+        return ahead, highest - (sums[..., -1:] - sums) - ahead
+
+    ahead, _ = leave_one_out(k)
+    if k == 1:
+        added, bootstrap = ahead, torch.zeros_like(ahead)
+    else:
+        added = (gaps * added_weights(n, k, device)).cumsum(-1)
+        bootstrap = (n - k) / (n - 1) * (added - ahead)
+    means = [leave_one_out(m)[1] for m in (1, k - 1 if k > 2 else min(2, n - 1))]
+    values = torch.stack([added, bootstrap, torch.ones_like(added), *means], dim=-2)
+    return torch.empty_like(values).scatter_(-1, index.unsqueeze(-2).expand_as(values), values)
+
+
+def in_order(rewards, norms, basis):
+    """Each group sorted by reward, then by norm: what a reshuffle makes of it does not hang on how it was listed."""
+    order = torch.zeros_like(rewards, dtype=torch.long) + torch.arange(rewards.shape[-1], device=rewards.device)
+    for key in (norms, rewards):
+        if key is not None:
+            order = order.gather(-1, key.gather(-1, order).argsort(dim=-1, stable=True))
+    basis = None if basis is None else basis.gather(-2, order[..., None].expand_as(basis))
+    return rewards.gather(-1, order), None if norms is None else norms.gather(-1, order), basis
+
+
+@functools.lru_cache(maxsize=32)
+def _permutations(num_rounds, num_groups, num_folds, n):
+    """Rounds of new groups, each a permutation of the samples of every fold: [R, G, N] places. A fixed draw."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.empty(num_rounds, num_groups, n, dtype=torch.long)
+    for fold in range(num_folds):
+        own = torch.arange(num_groups * n).view(num_groups, n)[fold::num_folds]
+        mixed = torch.rand(num_rounds, own.numel(), generator=generator).argsort(-1)
+        places[:, fold::num_folds] = own.flatten()[mixed].view(num_rounds, *own.shape)
+    return places
+
+
+def fold_moments(k, parts, norms, basis, overlap, folds, block=slice(None)):
+    """Estimates of E<g_a, g_b> for the gradients of D and x, summed over rounds and the groups that a fold sees.
+
+    parts: [B, R, G, 5, N]; norms: [B, R, G, N] or None; basis: [B, R, G, N, P] and overlap: [B, F, P, P], or None.
+    block: the groups that are there, when they are not all. Returns [B, F, 5, 5], and [B, F, 2]: sum and sum of squares
+    over groups of the size of x_1's gradient, or D's where x_1 is nothing (k = 1).
+    """
+    weighted = parts if norms is None else parts * norms.unsqueeze(-2)
+    same = weighted @ parts.mT  # [B, R, G, 5, 5]: the terms <S_i, S_i>
+    size = same[..., 1, 1] if k > 1 else same[..., 0, 0]
+    sizes = folds.others(torch.stack([size.sum(1), size.square().sum(1)], -1), 1, block)
+    moments = folds.others(same.sum(1), 2, block)
+    if overlap is not None:  # the terms <S_i, S_j>, sum over p, q of overlap_pq e_p(r_i) e_q(r_j)
+        along = parts @ basis  # [B, R, G, 5, P]
+        for p in range(basis.shape[-1]):
+            for q in range(basis.shape[-1]):
+                pairs = along[..., :, None, p] * along[..., None, :, q]
+                pairs = pairs - (parts * (basis[..., p] * basis[..., q]).unsqueeze(-2)) @ parts.mT  # less i = j
+                moments = moments + overlap[..., p, q, None, None] * folds.others(pairs.sum(1), 2, block)
+    return moments, sizes
+
+
+def best_weights(moments, sizes, location):
+    """Weights t of least E||g_D - sum_m t_m g_m||^2 for each fold, shrunk towards (1, 0, 0, 0): [B, F, 4].
+
+    The prior counts for PRIOR_GROUPS groups among Kish's effective number of them. Shift and scale of the rewards do not
+    matter: the means of others are measured from `location`, and the statistics in units of their own gradients.
+    """
+    frame = torch.eye(5, dtype=moments.dtype, device=moments.device).repeat(*location.shape, 1, 1)
+    frame[..., 3:, 2] = -location[..., None]
+    moved = frame @ moments @ frame.mT
+    known = moved.diagonal(dim1=-2, dim2=-1) > 1e-12 * (frame.abs() @ moments.abs() @ frame.abs().mT).diagonal(dim1=-2, dim2=-1)
+    unit = torch.where(known, moved.diagonal(dim1=-2, dim2=-1), 1.0).sqrt()  # [B, F, 5]
+    known = known.double()
+    moved = positive(moved * (known[..., :, None] * known[..., None, :]) / (unit[..., :, None] * unit[..., None, :]))
+    inner = moved[..., 1:, 1:]
+    miss = moved[..., 1:, 0] * unit[..., :1] - moved[..., 1:, 1] * (unit * known)[..., 1:2]  # what the prior leaves
+    groups = sizes[..., 0].square() / torch.where(sizes[..., 1] > 0, sizes[..., 1], 1.0)
+    values, vectors = torch.linalg.eigh(inner)
+    step = (vectors.mT @ miss[..., None])[..., 0] * groups[..., None]
+    step = (vectors @ (step / (groups[..., None] * values.clamp(min=0) + PRIOR_GROUPS))[..., None])[..., 0]
+    weights = step * known[..., 1:] / unit[..., 1:]
+    weights[..., 0] += 1
+    weights[..., 1] -= location * (weights[..., 2] + weights[..., 3])
+    return weights
+
+
+def positive(matrices):
+    """Symmetric matrices less their negative eigenvalues."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return (vectors * values.clamp(min=0).unsqueeze(-2)) @ vectors.mT
+
+
+def rank_polynomials(rewards, folds):
+    """Polynomials in a reward's mid-rank among its fold, orthonormal there, without the constant: [B, 1, G, N, DEGREE]."""
+    found = rewards.new_zeros(*rewards.shape, DEGREE)
+    for fold in range(folds.num):
+        values = rewards[:, 0, folds.of == fold].flatten(1)  # [B, M]
+        ordered = values.sort(-1).values
+        rank = torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)
+        rank = rank.double() / (2 * values.shape[-1])
+        chosen = []
+        for degree in range(DEGREE):
+            new = rank if degree == 0 else rank * chosen[-1]
+            for _ in range(2):  # Gram-Schmidt, twice is enough
+                new = new - new.mean(-1, keepdim=True)
+                for old in chosen:
+                    new = new - (new * old).mean(-1, keepdim=True) * old
+            size = new.square().mean(-1, keepdim=True).sqrt()
+            chosen.append(torch.where(size > 1e-6, new / torch.where(size > 1e-6, size, 1.0), 0.0))
+        found[:, 0, folds.of == fold] = torch.stack(chosen, -1).view(len(values), -1, rewards.shape[-1], DEGREE)
+    return found
+
+
+def score_overlap(scores, norms, basis, folds):
+    """E<S_i, S_j> of two samples of a group in the basis, from the groups that a fold sees: [B, F, P, P], no eigenvalue < 0.
+
+    scores: [B, G, N, D]; norms: [B, 1, G, N]; basis: [B, 1, G, N, P]. The constant is left out because E[S] = 0.
+    """
+    basis, n = basis[:, 0], scores.shape[-2]
+    along = (basis.mT.to(scores) @ scores).double()  # [B, G, P, D]
+    pairs = along @ along.mT - (basis * norms[:, 0, ..., None]).mT @ basis
+    mean = folds.others(pairs, 2) / (folds.num_seen * n * (n - 1))[:, None, None]
+    return positive(mean)
+
+
+def prompts_alike(rewards, folds):
+    """s in [0, 1] for each fold: how far a prompt's rewards may be read off the other prompts'. [B, G, N] -> [B, F].
 
     One-way analysis of variance: the squared error of a mean of N-1 others, over itself plus the variance between
     prompts. That variance counts only beyond one standard error, so that prompts that are alike pool fully.
     """
-    n, num_seen = rewards.shape[-1], seen.sum(-1)
+    n, seen = rewards.shape[-1], folds.num_seen
     if rewards.shape[-2] < 3:
-        return torch.zeros(*rewards.shape[:-2], len(seen), dtype=rewards.dtype, device=rewards.device)
-    means, within = rewards.mean(-1), centre(rewards).square().sum(-1) / (n - 1)  # [..., G]
-    means = means.unsqueeze(-2) - (means @ seen.T / num_seen).unsqueeze(-1)       # [..., F, G]
-    between = (seen * means.square()).sum(-1) / (num_seen - 1)
-    within = within @ seen.T / num_seen
-    prompts = (between - within / n * (1 + (2 / (num_seen - 1)).sqrt())).clamp(min=0)
+        return rewards.new_zeros(len(rewards), folds.num)
+    means, within = rewards.mean(-1), centre(rewards).square().sum(-1) / (n - 1)  # [B, G]
+    means = means.unsqueeze(-2) - (folds.others(means, 0) / seen).unsqueeze(-1)  # [B, F, G]
+    between = (folds.seen * means.square()).sum(-1) / (seen - 1)
+    within = folds.others(within, 0) / seen
+    prompts = (between - within / n * (1 + (2 / (seen - 1)).sqrt())).clamp(min=0)
     error = within / (n - 1)
     return error / torch.where(within > 0, error + prompts, 1.0)
-
-
-def _pooled_gain(rewards, norms, seen, k):
-    """P_i: mean over x in the pool, weighted by norms, of the mean over (k-1)-subsets of i's others of (x - max)+.
-
-    The pool of a fold are the samples of the groups it sees, less the group at hand. For k = 1, which has no subset,
-    the mean over the pool of (x - r_i), without the positive part. Returns [..., F, G, N].
-    """
-    shape = rewards.shape
-    weights = seen[..., None] if norms is None else seen[..., None] * norms.unsqueeze(-3)
-    weights = weights.expand(*shape[:-2], len(seen), *shape[-2:])                            # [..., F, G, N]
-    pool = weights.sum((-2, -1), keepdim=True) - weights.sum(-1, keepdim=True)               # [..., F, G, 1]
-    if k == 1:
-        totals = weights * rewards.unsqueeze(-3)
-        mean = (totals.sum((-2, -1), keepdim=True) - totals.sum(-1, keepdim=True)) / torch.where(pool > 0, pool, 1.0)
-        return mean - torch.where(pool > 0, rewards.unsqueeze(-3), mean)
-    gain = _excess(rewards.flatten(-2).unsqueeze(-2), weights.flatten(-2)).unflatten(-1, shape[-2:])
-    gain.sub_(_excess(rewards.unsqueeze(-3), weights))
-    del weights
-    gain.clamp_(min=0).div_(torch.where(pool > 0, pool, 1.0))  # psi at each reward: mean of (x - r_i)+
-    # The max of a (k-1)-subset of i's N-1 others is the one of rank j with probability t_(j+1) - t_j.
-    chance = others_below(shape[-1], k, rewards.device).diff()  # [N-1]
-    order = rewards.argsort(-1).unsqueeze(-3).expand_as(gain)
-    gain = gain.gather(-1, order)
-    sums = torch.zeros_like(gain)
-    torch.cumsum(chance * gain[..., :-1], -1, out=sums[..., 1:])
-    gain = (chance * gain[..., 1:]).flip(-1).cumsum_(-1)
-    sums[..., :-1] += gain.flip(-1)
-    return torch.empty_like(sums).scatter_(-1, order, sums)
-
-
-def _excess(values, weights):
-    """sum_j weights_j (values_j - values_i)+ for every i; values broadcast to weights [..., M]. Exact zeros on ties."""
-    values, order = values.sort(dim=-1)
-    order = order.expand(weights.shape)
-    gaps = values.diff(dim=-1).flip(-1)  # the last gap first
-    del values
-    heavier = weights.gather(-1, order).flip(-1).cumsum_(-1)[..., :-1]  # weight above each gap
-    heavier.mul_(gaps).cumsum_(-1)
-    del gaps
-    return torch.zeros_like(weights).scatter_(-1, order[..., :-1], heavier.flip(-1))
-
-
-def _step(added, control, norms, scores, gradients, seen):
-    """t of each fold, [..., F]: the regression of the pkpo gradient on the control's over the groups the fold sees.
-
-    added: [..., G, N]; control: [..., F, G, N]. The control's gradient has mean zero, so Cov / Var is the step of least
-    variance. Shrunk towards 1 by one effective group (Kish's number of groups) and kept in [-1, 1].
-    """
-    if scores is None:
-        weighted = control.clone() if norms is None else norms.unsqueeze(-3) * control
-        cross = (weighted * added.unsqueeze(-3)).sum(-1)                         # [..., F, G]
-        size = weighted.mul_(control).sum(-1)
-        covariance, variance = (seen * cross).sum(-1), (seen * size).sum(-1)
-    else:
-        added = gradients.unsqueeze(-3)                                           # [..., 1, G, D]
-        control = torch.einsum("...fgn,...gnd->...fgd", control, scores)
-        cross, size = (added * control).sum(-1), control.square().sum(-1)        # [..., F, G]
-        total = (seen[..., None] * control).sum(-2) / seen.sum(-1).clamp(min=1)[:, None]
-        # Centred: E[control] = 0, yet taking the mean out removes the noise of (E g) . control
-        covariance = (seen * cross).sum(-1) - ((seen[..., None] * added).sum(-2) * total).sum(-1)
-        variance = (seen * size).sum(-1) - seen.sum(-1) * total.square().sum(-1)
-    known = variance > 1e-12 * (seen * size).sum(-1)
-    groups = (seen * size).sum(-1).square() / torch.where(known, (seen * size.square()).sum(-1), 1.0)
-    step = (covariance - variance) / torch.where(known, variance, 1.0)
-    return torch.where(known, 1 + step * groups / (groups + 1), 1.0).clamp(-1, 1)

@@ -27,7 +27,7 @@ GEOMETRIES = {  # name: arms, contexts (None: infinitely many, scores of differe
     "orthogonal, failures 2.5 x": (None, None, 2.5),
     "orthogonal, prompts p and 1-p": (None, None, 1.0),
 }
-BATCHES = {"1 parameter": 640, "10 arms": 320, "100 arms": 160, "10 contexts of 10 arms": 160}
+BATCHES = {"1 parameter": 320, "10 arms": 240, "100 arms": 160, "10 contexts of 10 arms": 160}
 NUM_ORTHOGONAL = 160
 MIN_LIVE_GROUPS = 100  # groups in which maxpo is not zero, among all that are sampled; fewer: the regime is too rare
 CHUNK = 80

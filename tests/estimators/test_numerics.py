@@ -162,7 +162,8 @@ def test_ties_and_permutations(name):
         assert (estimator(rewards[:, order], k=k) - advantages[:, order]).abs().max() <= 1e-12 * advantages.abs().max()
 
 
-@pytest.mark.parametrize("name", names())
+# Not of an estimator that looks across groups: least variance over all groups may reverse the order within one.
+@pytest.mark.parametrize("name", [name for name in names() if not get(name).across_groups])
 def test_better_rewards_never_get_less(name):
     estimator = get(name)
     rewards = samples(estimator.rewards, 12, 32).sort(-1).values
