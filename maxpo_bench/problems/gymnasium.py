@@ -14,13 +14,13 @@ from maxpo_bench.policies.mlp import MLPPolicy, output_scores
 from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.streams import generator, seed_ints
 
-NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
+CHUNK = 32  # time steps of noise drawn, and of observations laid out, at once; no number depends on it
 ROWS = 1024  # steps of one seed per matrix product: fixed, so that a seed's sums do not depend on its neighbours
 
 
-def gather(columns, where):
-    """The chosen steps of T tensors [S, B, ...]: where [S, L], t * S * B + row -> [S, L, ...]."""
-    flat = torch.stack(columns).flatten(0, 2)
+def gather(steps, where):
+    """The chosen steps of [T, S, B, ...]: where [S, L], t * S * B + row -> [S, L, ...]."""
+    flat = steps.flatten(0, 2)
     return flat.index_select(0, where.flatten()).view(*where.shape, *flat.shape[1:])
 
 
@@ -66,15 +66,15 @@ class Gymnasium(Problem):
             self.envs[num_rows] = GroupVectorEnv(self.task, num_rows)
         return self.envs[num_rows]
 
-    def _encode(self, observations):
-        """Observations of the vector environment [S * B, ...] -> float32 [S, B, d]."""
+    def _encode(self, observations, x):
+        """Write observations of the vector environment [S * B, ...] as float32 into x [S * B, d]."""
         if self.one_hot:
-            index = torch.as_tensor(np.asarray(observations)) - int(self.observations.start)
-            x = torch.nn.functional.one_hot(index, self.width).float()
+            x[:] = 0
+            x[np.arange(len(x)), observations - self.observations.start] = 1
         else:
-            x = torch.from_numpy(np.asarray(observations, dtype=np.float32))
-        x = x.view(len(self.seeds), -1, self.width)
-        return x if self.scale == 1 else x * self.scale
+            x.reshape(observations.shape)[...] = observations
+        if self.scale != 1:
+            x *= np.float32(self.scale)
 
     def _decode(self, actions):
         """Actions [S, B] or [S, B, A] -> numpy, as the vector environment wants them."""
@@ -95,62 +95,72 @@ class Gymnasium(Problem):
         def dynamics():
             return np.concatenate([seed_ints(name, s, f"{purpose} dynamics", step, num_rows) for s in self.seeds])
 
-        x = self._encode(env.reset(np.repeat(start_seeds, num_members, axis=1).ravel(), dynamics))
+        observations = env.reset(np.repeat(start_seeds, num_members, axis=1).ravel(), dynamics)
         generators = [generator(name, seed, purpose, step) for seed in self.seeds]
         alive = np.ones(num_seeds * num_rows, dtype=bool)
         layers = policy.layers()
-        steps, steps_alive, steps_rewards = [], [], []  # steps: (observations, actions, policy outputs) of a time step
+        inputs, steps, steps_alive, steps_rewards = [], [], [], []  # steps: (actions, policy outputs) of a time step
         for t in range(self.horizon):
-            if t % NOISE_CHUNK == 0:
+            if t % CHUNK == 0:
                 noise = self._noise(generators, num_rows)
-            outputs = policy(x, layers)
-            actions = policy.act(outputs, noise[t % NOISE_CHUNK])
-            steps.append((x, actions, outputs))
+                chunk = np.empty((CHUNK, len(alive), self.width), dtype=np.float32)
+                inputs.append(torch.from_numpy(chunk).view(CHUNK, num_seeds, num_rows, self.width))
+                xs = inputs[-1].unbind(0)
+            self._encode(observations, chunk[t % CHUNK])
+            outputs = policy.forward(xs[t % CHUNK], layers)
+            actions = policy.act(outputs, noise[t % CHUNK])
+            steps.append((actions, outputs))
             steps_alive.append(alive)
             observations, rewards, ended = env.step(self._decode(actions))
-            x = self._encode(observations)
             steps_rewards.append(rewards)
             alive = alive > ended
             if not alive.any():
                 break
             env.retire(ended)
         alive, rewards = np.stack(steps_alive), np.stack(steps_rewards)  # [T, S * B]
+        lengths = alive.sum(0)
         returns = np.where(alive, rewards, 0.0).sum(0)
-        last = rewards[alive.sum(0) - 1, np.arange(alive.shape[1])]
+        last = rewards[lengths - 1, np.arange(len(lengths))]
         if not np.isfinite(returns).all():
             raise Fault(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         shape = (num_seeds, num_groups, num_members)
-        batch = self._pack(steps, torch.from_numpy(alive).view(-1, num_seeds, num_rows))
+        batch = self._pack(torch.cat(inputs), steps, alive.reshape(-1, num_seeds, num_rows), lengths.reshape(num_seeds, num_rows))
         batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))
         batch["log_std"] = None if self.discrete else policy.log_std.detach().clone()
         return batch
 
     def _noise(self, generators, num_rows):
-        """Noise of NOISE_CHUNK time steps, one tensor each: uniform [S, B], or normal [S, B, A]."""
+        """Noise of CHUNK time steps, one tensor each: uniform [S, B], or normal [S, B, A]."""
         if self.discrete:
-            drawn = [g.random((NOISE_CHUNK, num_rows), dtype=np.float32) for g in generators]
+            drawn = [g.random((CHUNK, num_rows), dtype=np.float32) for g in generators]
         else:
-            size = (NOISE_CHUNK, num_rows, self.actions.shape[0])
+            size = (CHUNK, num_rows, self.actions.shape[0])
             drawn = [g.standard_normal(size, dtype=np.float32) for g in generators]
         return torch.as_tensor(np.stack(drawn, axis=1)).unbind(0)
 
-    def _pack(self, steps, alive):
-        """The steps that count, in time order, padded per seed to L, a multiple of ROWS. alive: [T, S, B] bool."""
-        _, num_seeds, num_rows = alive.shape
-        x, actions, _ = zip(*steps, strict=True)
-        seed, position = alive.transpose(0, 1).flatten(1).nonzero(as_tuple=True)  # sorted by seed, then by time
-        counts = alive.sum((0, 2))  # [S]
+    def _pack(self, inputs, steps, alive, lengths):
+        """The steps that count, in time order, padded per seed to L, a multiple of ROWS.
+
+        inputs: [at least T, S, B, d]; steps: T of (actions, outputs); alive: [T, S, B] bool; lengths: [S, B].
+        Index arithmetic in numpy, which is several times faster at it here.
+        """
+        num_steps, num_seeds, num_rows = alive.shape
+        counts = lengths.sum(1)  # [S]
         length = -(-int(counts.max()) // ROWS) * ROWS
-        rank = torch.arange(len(seed)) - (counts.cumsum(0) - counts)[seed]
-        time = position.div(num_rows, rounding_mode="floor")
-        row = position - time * num_rows + seed * num_rows
-        where = torch.zeros(num_seeds, length, dtype=torch.int64)
-        episodes = (torch.arange(num_seeds).unsqueeze(1) * num_rows).repeat(1, length)
-        where[seed, rank], episodes[seed, rank] = time * (num_seeds * num_rows) + row, row
+        valid = np.arange(length) < counts[:, None]
+        flat = np.flatnonzero(alive.swapaxes(0, 1))  # (seed * T + time) * B + row, sorted by seed, then by time
+        line = flat // num_rows  # seed * T + time
+        seed, time = np.divmod(np.arange(num_seeds * num_steps), num_steps)  # of each line
+        row = flat + ((seed - np.arange(len(seed))) * num_rows)[line]  # of the vector: seed * B + row
+        where, episodes = np.zeros(valid.shape, np.int64), np.repeat(np.arange(num_seeds)[:, None] * num_rows, length, 1)
+        where[valid], episodes[valid] = row + (time * (num_seeds * num_rows))[line], row
+        actions, outputs = zip(*steps, strict=True)
+        where = torch.from_numpy(where)
         return {
-            "observations": gather(x, where), "actions": gather(actions, where), "where": where,
-            "outputs": [step[2] for step in steps], "episodes": episodes,
-            "valid": (torch.arange(length) < counts.unsqueeze(1)).float(), "lengths": alive.sum(0),
+            "observations": gather(inputs, where), "actions": gather(torch.stack(actions), where), "where": where,
+            "outputs": outputs,
+            "episodes": torch.from_numpy(episodes), "valid": torch.from_numpy(valid).float(),
+            "lengths": torch.from_numpy(lengths),
         }
 
     def sample(self, policy, step, purpose="train", groups=None, group_size=None):
@@ -184,7 +194,7 @@ class Gymnasium(Problem):
     def score_norms(self, batch):
         """In the network's outputs (logits or means), as they were when the actions were drawn."""
 
-        outputs = gather(batch["outputs"], batch["where"])  # [S, L, out]
+        outputs = gather(torch.stack(batch["outputs"]), batch["where"])  # [S, L, out]
 
         def per_step(cut):
             score, _ = output_scores(outputs[:, cut], batch["actions"][:, cut], batch["log_std"])

@@ -72,8 +72,7 @@ def test_tabular_stepping_against_envpool():
 
 @pytest.mark.parametrize("name, limit", [("frozenlake", 2.5), ("cartpole", 4.0)])
 def test_ten_seeds_against_one(name, limit):
-    task = task_file.load(name)
-    seconds = {}
+    task, steps = task_file.load(name), {}
     for num_seeds in (1, 10):
         problem = build(task, tuple(range(100, 100 + num_seeds)))
         policy = problem.initial_policy()
@@ -83,8 +82,12 @@ def test_ten_seeds_against_one(name, limit):
             advantages = get("maxpo")(problem.reward(batch), k=task.k)
             (-(advantages * problem.log_probs(policy, batch)).mean((1, 2)).sum()).backward()
 
-        seconds[num_seeds] = best(step, 30)[0]
-    ratio = seconds[10] / seconds[1]
+        steps[num_seeds] = step
+    seconds = {1: [], 10: []}
+    for _ in range(50):  # in turn, so that a neighbour on the same core slows both
+        for num_seeds, step in steps.items():
+            seconds[num_seeds].append(best(step, 1)[0])
+    ratio = min(seconds[10]) / min(seconds[1])
     print(f"{name}: ten seeds cost {ratio:.2f} x one seed")
     assert ratio <= limit
 

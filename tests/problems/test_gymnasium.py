@@ -1,16 +1,21 @@
 """Environments through the vector interface: groups, seeds, outcomes, gradients, and what bad environments lead to."""
 
 import importlib.util
+from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 
+from maxpo_bench import task_file
 from maxpo_bench.envs.build import GroupVectorEnv
 from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.estimators import get
 from maxpo_bench.policies.mlp import output_scores
 from maxpo_bench.problems import build
+from maxpo_bench.training import train
 
 CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
 LAKE = {"id": "FrozenLake-v1", "max_episode_steps": 20}
@@ -219,3 +224,36 @@ def test_minigrid_through_a_wrapper(make_task):
     env = {"id": "MiniGrid-Empty-5x5-v0", "wrappers": ["minigrid.wrappers:ImgObsWrapper"], "max_episode_steps": 20}
     problem = build(make_task("gymnasium", env=env, policy={"observation_scale": 0.1}), (0,))
     assert problem.reward(problem.sample(problem.initial_policy(), 0)).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["acrobot", "minigrid_doorkey"])
+def test_tasks_outside_the_default_list_train_as_shipped(name):
+    """Shorter episodes and fewer of them; environment, wrappers, outcome and policy are the file's own."""
+    if name.startswith("minigrid"):
+        pytest.importorskip("minigrid", reason="needs the extra minigrid")
+    task = task_file.load(str(Path(__file__).resolve().parents[2] / "tasks" / f"{name}.yaml"))
+    task = replace(task, steps=2, groups=1, group_size=8)
+    task.sections["env"]["max_episode_steps"] = 25
+    task.evaluation.update(prompts=2, samples=4)
+    problem = build(task, (0, 1))
+    start = [parameter.clone() for parameter in problem.initial_policy().parameters()]
+    estimator = get("maxpo")
+
+    class Uneven:  # no return differs so early: rewards apart, so that the update is seen too
+        uses_score_norms = False
+
+        def __call__(self, rewards, k, score_norms=None):
+            return estimator(rewards + torch.arange(8.0), k=k)
+
+    run = train(task, Uneven(), problem)
+    assert run.step == 2 and not run.diverged and [row["seed"] for row in run.rows] == [0, 1]
+    assert all(0 <= row["max_at_k"] <= 1 and row["episode_length"] <= 25 for row in run.rows)
+    assert all((a != b).flatten(1).any(1).all() for a, b in zip(start, run.policy.parameters(), strict=True))
+
+
+def test_missing_minigrid_is_one_clear_line():
+    if importlib.util.find_spec("minigrid"):
+        pytest.skip("minigrid is installed")
+    task = task_file.load(str(Path(__file__).resolve().parents[2] / "tasks" / "minigrid_doorkey.yaml"))
+    with pytest.raises(InputError, match=r"needs minigrid, which is not installed: pip install 'maxpo-bench\[minigrid\]'"):
+        build(task, (0,))
