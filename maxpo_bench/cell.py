@@ -19,6 +19,7 @@ from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.task_file import load, root
 
 RUN_FILES = ("curve.csv", "ladder.csv", "timing.json", "metrics.json")
+SHARED_SOURCES = ("contract.py", "order_statistics.py")  # what every estimator's advantages depend on besides its own file
 VERSIONS = ("maxpo-bench", "torch", "numpy", "gymnasium", "transformers")
 
 
@@ -83,26 +84,28 @@ def run_base(name, results=None):
 
     def work(job, tick):
         problem = problems.build(task, job)
-        policy = problem.initial_policy()
-        if problem.saves_states:
-            for seed, state in zip(job, problem.policy_states(policy), strict=True):
-                files.save_tensors(folder / "weights" / f"seed{seed}.safetensors", state)
-        rows, ladders = evaluate(task, problem, policy, 0, full=True)
+        with _counting(problem):
+            policy = problem.initial_policy()
+            if problem.saves_states:
+                for seed, state in zip(job, problem.policy_states(policy), strict=True):
+                    files.save_tensors(folder / "weights" / f"seed{seed}.safetensors", state)
+            rows, ladders = evaluate(task, problem, policy, 0, full=True)
         tick(1)
         return rows, ladders, problem.verifier_errors
 
     about = {"task": task.name, "task_sha256": task.sha256, "versions": versions()}
     with files.lock(root() / ".resume" / "locks" / f"base-{task.name}", f"base of {task.name}"):
-        (folder / "base.json").unlink(missing_ok=True)  # while it is missing, the weights beside it are not whole
-        shutil.rmtree(folder / "weights", ignore_errors=True)
-        (folder / "weights").mkdir(parents=True)
         try:
-            jobs = jobs_of(task, _prepare(task))
+            jobs = jobs_of(task, _prepare(task))  # bad input is refused while the old base is still whole
+            (folder / "base.json").unlink(missing_ok=True)  # while it is missing, the weights beside it are not whole
+            shutil.rmtree(folder / "weights", ignore_errors=True)
+            (folder / "weights").mkdir(parents=True)
             parts = workers.run(jobs, work, f"base {task.name}", 1)
         except files.CannotWrite:
             raise
         except Fault as error:
-            files.write_json(folder / "base.json", {**about, "status": "failed", "reason": str(error)})
+            ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
+            files.write_json(folder / "base.json", {**about, **ending})
             print(f"base {task.name}: failed: {error}", flush=True)
             return 1
         files.write_json(
@@ -117,6 +120,16 @@ def run_base(name, results=None):
         )
     print(f"base {task.name}: {task.seeds} seeds in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+@contextmanager
+def _counting(problem):
+    """A Fault in the block says how many verifier errors there were."""
+    try:
+        yield
+    except Fault as error:
+        error.verifier_errors = problem.verifier_errors
+        raise
 
 
 def load_base(task, seeds, results=None):
@@ -178,7 +191,7 @@ def run_cell(name, estimator_name, results=None):
     label = f"{task.name}-{estimator.name}"
     key = hashlib.sha256(f"{task.sha256} {code_hash(task)} {base_hash(task, results)}".encode()).hexdigest()[:16]
     scratch = root() / ".resume" / label / key
-    start = time.perf_counter()
+    start, earlier = time.perf_counter(), 0.0  # earlier: seconds of the sessions before this one
 
     def work(job, tick):
         problem = problems.build(task, job, base_folder(task, results))
@@ -195,12 +208,13 @@ def run_cell(name, estimator_name, results=None):
             nonlocal last_save
             tick(run.step)
             if time.monotonic() - last_save >= checkpoint_seconds() and run.step < task.steps:
-                checkpoints.save(run, problem)
+                checkpoints.save(run, problem, earlier + time.perf_counter() - start)
                 last_save = time.monotonic()
 
-        run = train(task, estimator, problem, states, run, after_step)
+        with _counting(problem):
+            run = train(task, estimator, problem, states, run, after_step)
         if saved is None or saved[1]["step"] < task.steps:
-            checkpoints.save(run, problem)
+            checkpoints.save(run, problem, earlier + time.perf_counter() - start)
         tick(run.step)
         return None
 
@@ -212,16 +226,19 @@ def run_cell(name, estimator_name, results=None):
         metrics = _about(task, estimator)
         try:
             jobs = jobs_of(task, _prepare(task, base_folder(task, results)))
+            earlier = max(Checkpoints(scratch, job).wall_s() for job in jobs)
             workers.run(jobs, work, label, task.steps)
         except NotApplicable as error:
             return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
         except files.CannotWrite:
             raise
         except Fault as error:
-            return _end_early(folder, {**metrics, "status": "failed", "reason": str(error)}, label, None, 1)
+            ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
+            return _end_early(folder, {**metrics, **ending}, label, None, 1)
         parts = [Checkpoints(scratch, job).load() for job in jobs]
         with _replacing(folder) as new:
-            _write_results(new, task, metrics, jobs, parts, base_rows, base_ladders, time.perf_counter() - start)
+            wall_s = earlier + time.perf_counter() - start
+            _write_results(new, task, metrics, jobs, parts, base_rows, base_ladders, wall_s)
         shutil.rmtree(scratch.parent, ignore_errors=True)
     status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
     print(f"{label}: {status}, {task.seeds} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
@@ -257,6 +274,7 @@ def _about(task, estimator):
         "seeds": list(range(task.seeds)),
         "task_sha256": task.sha256,
         "source_sha256": files.sha256(estimator.path),
+        "shared_sha256": {name: files.sha256(estimator.path.parent / name) for name in SHARED_SOURCES},
         "probe": {"rewards": rewards.tolist(), "k": task.k, "advantages": estimator(rewards[None], k=task.k)[0].tolist()},
         "versions": versions(),
     }

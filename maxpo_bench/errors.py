@@ -10,6 +10,9 @@ class InputError(ValueError):
 class Fault(RuntimeError):
     """Something broke in the middle of a run (an environment or a verifier raised). The cell ends `failed`."""
 
+    verifier_errors = 0
+    """Samples whose reward could not be computed, up to the fault."""
+
 
 def did_you_mean(name, candidates):
     """", did you mean 'x'?" for the nearest of the candidates; "" when nothing is near."""

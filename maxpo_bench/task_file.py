@@ -28,12 +28,16 @@ class Key:
     high: float | None = None  # largest legal value
     choices: tuple = ()
     doc: str = ""
+    each: "Key | None" = None  # what each entry of a list must be
+    length: int | None = None  # how many entries a list has
 
+
+_BETA = Key(float, low=0.0, high=1 - 1e-9)
 
 COMMON = {
     "version": Key(int, low=1, high=1, doc="format of this file"),
     "kind": Key(str, doc="what is sampled; the key of KINDS, or path.py:Class beside the YAML"),
-    "tags": Key(list, default=(), doc="words to filter by"),
+    "tags": Key(list, default=(), doc="words to filter by", each=Key(str)),
     "title": Key(str, doc="one line for the report"),
     "k": Key(int, low=1, doc="the target: J_k = E[max of k samples]"),
     "group_size": Key(int, low=2, doc="N, completions per prompt or episodes per start state"),
@@ -43,7 +47,7 @@ COMMON = {
     "optimiser": {
         "name": Key(str, default="adam", choices=("adam", "adamw", "sgd")),
         "lr": Key(float, low=0.0),
-        "betas": Key(list, default=(0.9, 0.999)),
+        "betas": Key(list, default=(0.9, 0.999), each=_BETA, length=2),
         "weight_decay": Key(float, default=0.0, low=0.0),
         "warmup_steps": Key(int, default=0, low=0, doc="linear warm-up of the learning rate"),
     },
@@ -72,7 +76,7 @@ COMMON = {
 _ENV = {
     "id": Key(str, doc="any registered gymnasium id"),
     "kwargs": Key(dict, default={}),
-    "wrappers": Key(list, default=(), doc="module:Class of wrappers, innermost first"),
+    "wrappers": Key(list, default=(), doc="module:Class of wrappers, innermost first", each=Key(str)),
     "max_episode_steps": Key(int, default=0, low=0, doc="0: the environment's own time limit"),
     "backend": Key(str, default="gymnasium", choices=("gymnasium", "envpool")),
 }
@@ -93,16 +97,19 @@ _WARM_START = {
     "steps": Key(int, low=0),
     "batch_size": Key(int, default=128, low=1),
     "lr": Key(float, default=3e-3, low=0.0),
-    "betas": Key(list, default=(0.9, 0.98)),
+    "betas": Key(list, default=(0.9, 0.98), each=_BETA, length=2),
     "warmup_steps": Key(int, default=50, low=0),
 }
 _SAMPLING = {
     "max_new_tokens": Key(int, low=1),
     "temperature": Key(float, default=1.0, low=1e-3),
 }
-_LANGUAGE = {"model": _MODEL, "warm_start": _WARM_START, "sampling": _SAMPLING}
+_DEVICE = Key(
+    str, default="auto", choices=("auto", "cpu", "cuda", *(f"cuda:{n}" for n in range(8))), doc="auto: a GPU where there is one"
+)
+_LANGUAGE = {"device": _DEVICE, "model": _MODEL, "warm_start": _WARM_START, "sampling": _SAMPLING}
 
-KINDS = {  # kind -> its sections
+KINDS = {  # kind -> its own keys and sections
     "bandit": {
         "arms": {
             "count": Key(int, low=2),
@@ -116,9 +123,9 @@ KINDS = {  # kind -> its sections
         "env": _ENV,
         "outcome": _OUTCOME,
         "policy": {
-            "hidden": Key(list, default=(32,), doc="widths of the hidden layers"),
-            "observation_scale": Key(float, default=1.0, doc="what observations are multiplied by"),
-            "log_std": Key(float, default=-0.5, doc="continuous actions: log of the first standard deviation"),
+            "hidden": Key(list, default=(32,), doc="widths of the hidden layers", each=Key(int, low=1, high=10_000)),
+            "observation_scale": Key(float, default=1.0, low=1e-9, high=1e9, doc="what observations are multiplied by"),
+            "log_std": Key(float, default=-0.5, low=-10, high=10, doc="continuous actions: log of the first standard deviation"),
         },
     },
     "countdown": {
@@ -160,6 +167,7 @@ KINDS = {  # kind -> its sections
         },
     },
     "huggingface": {
+        "device": _DEVICE,
         "model": {"name": Key(str, doc="hub id or local folder of a causal language model (safetensors)")},
         "warm_start": {"steps": Key(int, default=0, low=0, high=0, doc="a pretrained model starts as it is")},
         "sampling": _SAMPLING,
@@ -200,10 +208,10 @@ class Task:
     score: dict
     variance: dict
     loss: dict
-    sections: dict = field(default_factory=dict)  # the kind's own sections
+    sections: dict = field(default_factory=dict)  # the kind's own keys and sections
 
     def section(self, name):
-        """The kind's own section as a dict, {} when the kind has none of that name."""
+        """The kind's own section as a dict (a plain key's value), {} when the kind has none of that name."""
         return self.sections.get(name, {})
 
     @property
@@ -279,12 +287,16 @@ def load(name_or_path):
     values = _check_mapping(raw, schema, where, "")
     if values["loss"]["epochs"] > 1 and values["loss"]["clip"] == 0:
         raise InputError(f"{where}: loss.epochs: {values['loss']['epochs']} passes over a batch need loss.clip > 0")
+    if values["loss"]["kl"] and not custom and "model" not in schema:
+        raise InputError(f"{where}: loss.kl: kind {kind} has no base model to stay close to; leave it out")
     if values["k"] > values["group_size"]:
         raise InputError(f"{where}: k: {values['k']} is larger than group_size {values['group_size']}")
     if values["evaluation"]["samples"] < values["k"]:
         raise InputError(f"{where}: evaluation.samples: {values['evaluation']['samples']} is fewer than k {values['k']}")
     if 0 < values["evaluation"]["curve_samples"] < values["k"]:
         raise InputError(f"{where}: evaluation.curve_samples: fewer than k {values['k']}")
+    if "outcome" in schema:
+        _check_outcome(raw, values, where)
     common = {key: values.pop(key) for key in COMMON}
     digest = _content_hash(raw, where)
     if custom:  # a task's own code is part of the task
@@ -355,6 +367,18 @@ def _check_mapping(raw, schema, where, prefix):
     return values
 
 
+def _check_outcome(raw, values, where):
+    """pass@k is defined: it is said what an episode must reach, except where the rewards of a table are 0/1 anyway."""
+    outcome, written = values["outcome"], raw.get("outcome", {})
+    if outcome["type"] == "normalised" and not outcome["high"] > outcome["low"]:
+        raise InputError(f"{where}: outcome.high: {outcome['high']} must be larger than outcome.low {outcome['low']}")
+    if outcome["type"] == "success" and "threshold" not in written:
+        raise InputError(f"{where}: outcome.threshold: missing (the return from which an episode is a success)")
+    if values["kind"] == "gymnasium" and outcome["type"] in ("return", "final") and "success" not in raw.get("score", {}):
+        what = "return" if outcome["type"] == "return" else "last reward"
+        raise InputError(f"{where}: score.success: missing (pass@k needs the {what} from which an episode passes)")
+
+
 def _type_name(spec):
     return {int: "a whole number", float: "a number", str: "a text", list: "a list", dict: "a mapping", bool: "yes or no"}[
         spec.type if isinstance(spec.type, type) else spec.type[0]
@@ -373,6 +397,10 @@ def _check_value(value, spec, where, key):
             raise InputError(f"{where}: {key}: must be at least {spec.low}, got {value!r}")
         if spec.high is not None and value > spec.high:
             raise InputError(f"{where}: {key}: must be at most {spec.high}, got {value!r}")
+    if spec.length is not None and len(value) != spec.length:
+        raise InputError(f"{where}: {key}: must have {spec.length} entries, got {value!r}")
+    if spec.each:
+        value = [_check_value(entry, spec.each, where, f"{key}[{i}]") for i, entry in enumerate(value)]
     if spec.choices and value not in spec.choices:
         raise InputError(
             f"{where}: {key}: unknown value {value!r}{did_you_mean(value, spec.choices)}; legal: {', '.join(spec.choices)}"

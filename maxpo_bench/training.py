@@ -216,7 +216,8 @@ class Checkpoints:
         self.paths = [folder / f"seeds-{job[0]}-{job[-1]}.{name}.safetensors" for name in ("a", "b")]
         self.turn = 0
 
-    def save(self, run, problem):
+    def save(self, run, problem, wall_s=0.0):
+        """wall_s: seconds the cell has taken so far, over all its sessions."""
         tensors = {}
         states = {**run.states, "policy": problem.policy_states(run.policy)}
         for when, per_seed in states.items():
@@ -232,9 +233,15 @@ class Checkpoints:
             "diverged": run.diverged,
             "phases": dict(run.clock.phases),
             "verifier_errors": problem.verifier_errors,
+            "wall_s": wall_s,
         }
         files.save_tensors(self.paths[self.turn], tensors, about)
         self.turn = 1 - self.turn
+
+    def wall_s(self):
+        """Seconds the cell had taken by the newest whole checkpoint; 0 without one."""
+        saved = self.load()
+        return saved[1]["wall_s"] if saved else 0.0
 
     def load(self):
         """(tensors, about) of the newest whole checkpoint, or None."""

@@ -38,8 +38,8 @@ MIN_BATCHES = 3                       # of an estimator that looks across groups
 def run(task_name, out_csv, results=None):
     """The variance stage of a task: measures the checkpoints of the `variance_policy` cell and writes out_csv.
 
-    One row per checkpoint (initial, middle, final of seed 0) and estimator of the registry, see `measure`.
-    InputError when a checkpoint is missing.
+    One row per checkpoint (initial, middle, final of seed 0) and estimator of the registry, see `measure`, with the
+    sha256 of the task and of the estimator's file, as in metrics.json. InputError when a checkpoint is missing.
     """
     task = load(task_name)
     results = results or root() / "results"
@@ -57,7 +57,8 @@ def run(task_name, out_csv, results=None):
         problem.load_states(policy, [files.load_tensors(paths[when])[0]])
         rows = measure(problem, policy, task.k, num_batches, purpose=when)
         tick(1)
-        return [{"checkpoint": when, **row} for row in rows]
+        return [{"checkpoint": when, **row, "task_sha256": task.sha256,
+                 "source_sha256": files.sha256(_estimator(row["estimator"]).path)} for row in rows]
 
     parts = workers.run(list(CHECKPOINTS), work, f"variance {task.name}", 1)
     files.write_csv(out_csv, [_rounded(row) for part in parts for row in part])
@@ -294,13 +295,11 @@ def _references(problem, policy, chosen, k, n):
         estimator = _estimator(name)
         scale = estimator.scale(n, k)
         objective = "J_K" if scale is None or estimator.objective not in weights else estimator.objective
-        for j in weights[objective].keys() - gradients.keys():
-            gradient = problem.exact_gradient(policy, j)
-            if gradient is None:
+        if objective not in gradients:
+            gradients[objective] = problem.exact_gradient(policy, weights[objective])
+            if gradients[objective] is None:
                 return None
-            gradients[j] = gradient[0].detach().double()
-        total = sum(weight * gradients[j] for j, weight in weights[objective].items())
-        found.append(total * (1.0 if scale is None else scale))
+        found.append(gradients[objective][0].detach().double() * (1.0 if scale is None else scale))
     return torch.stack(found)
 
 

@@ -38,6 +38,10 @@ def single_thread():
     torch.set_num_threads(1)
 
 
+class Stopped(BaseException):
+    """The parent wants this worker to end: unwinds, so that a file half written is taken away."""
+
+
 class Progress:
     """A bar with an ETA on a terminal, a plain line now and then elsewhere."""
 
@@ -68,7 +72,8 @@ def run(jobs, work, label, steps_per_job, workers=None):
     """work(job, tick) for each job in forked processes; tick(n) says that n of its steps are done. Returns the results.
 
     Results come in the order of the jobs and must be picklable. A worker's InputError or CannotWrite is raised here as
-    itself, any other exception or a killed worker as a Fault with the reason. The first failure stops the rest.
+    itself, any other exception or a killed worker as a Fault with the reason (and its count of verifier errors). The first
+    failure stops the rest.
     """
     single_thread()
     context = multiprocessing.get_context("fork")
@@ -100,10 +105,14 @@ def run(jobs, work, label, steps_per_job, workers=None):
                     if code in (-signal.SIGTERM, -signal.SIGINT):  # whoever stops the whole group stops us too
                         raise KeyboardInterrupt from None
                     cause = "killed, perhaps out of memory" if code == -signal.SIGKILL else f"exit code {code}"
-                    kind, value = "fault", f"a worker process ended without a result ({cause})"
+                    kind, value = "fault", (f"a worker process ended without a result ({cause})", 0)
                 process.join()
-                if kind != "ok":
-                    raise value if isinstance(value, Exception) else Fault(value)
+                if kind == "error":
+                    raise value
+                if kind == "fault":
+                    fault = Fault(value[0])
+                    fault.verifier_errors = value[1]
+                    raise fault
                 results[index] = value
             progress.update(sum(counters))
     finally:
@@ -139,23 +148,39 @@ def _stop(processes):
 
 
 def _child(work, job, counters, index, sender, parent):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops us
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
-
-    def tick(done):
-        counters[index] = done
-        if os.getppid() != parent:  # the parent was killed: do not run on as an orphan
-            os._exit(1)
-
     try:
-        answer = "ok", work(job, tick)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops us
+        signal.signal(signal.SIGTERM, _stopped)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+        def tick(done):
+            counters[index] = done
+            if os.getppid() != parent:  # the parent was killed: do not run on as an orphan
+                os._exit(1)
+
+        answer = _answer(work, job, tick)
+        with suppress(BrokenPipeError):  # nobody is left to hear it
+            sender.send(answer)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    except Stopped:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _answer(work, job, tick):
+    try:
+        return "ok", work(job, tick)
     except (InputError, files.CannotWrite) as error:
-        answer = "error", error
+        return "error", error
+    except Stopped:
+        raise
     except BaseException as error:  # noqa: BLE001 (the parent must hear of whatever it was)
-        answer = "fault", reason(error)
-    with suppress(BrokenPipeError):  # nobody is left to hear it
-        sender.send(answer)
+        return "fault", (reason(error), getattr(error, "verifier_errors", 0))
+
+
+def _stopped(number, frame):
+    signal.signal(number, signal.SIG_IGN)  # `timeout` and the parent may both send one
+    raise Stopped
 
 
 def reason(error):

@@ -3,8 +3,13 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from maxpo_bench import cli
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def one_line(result, code, *words):
@@ -25,6 +30,12 @@ def one_line(result, code, *words):
         (["study", "centrin"], ["did you mean 'centring'"]),
         (["repro", "bandti"], ["'bandti'", "did you mean 'bandit'"]),
         (["variance", "bandti"], ["did you mean 'bandit'"]),
+        (["trian", "bandit", "maxpo"], ["unknown command 'trian'", "did you mean 'train'"]),
+        (["new_task", "x"], ["did you mean 'new-task'"]),
+        (["../cli"], ["unknown command '../cli'"]),
+        ([], ["required: COMMAND"]),
+        (["train", "bandit"], ["required: estimator", "usage: maxpo-bench train"]),
+        (["plan", "--al"], ["unrecognized arguments: --al"]),
     ],
 )
 def test_wrong_names(project, run_cli, words, expected):
@@ -62,15 +73,76 @@ def test_training_without_a_base_says_what_to_run(project, run_cli):
     one_line(run_cli(project, "train", "bandit", "maxpo"), 2, "base.json is missing", "maxpo-bench base bandit")
 
 
-def test_plan_and_help_import_no_torch(project, run_cli):
+def process(code, **env):
+    environment = {**os.environ, **env}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+def test_a_command_imports_its_own_file_and_no_torch(project):
     code = (
-        "import sys; from maxpo_bench.cli import main; main({!r}); "
-        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+        f"import os, sys; os.chdir({str(project)!r}); from maxpo_bench.cli import main; code = main(['plan'])\n"
+        "print('imported', *(m for m in sys.modules if m.startswith(('maxpo_bench.commands.', 'torch', 'transformers', 'dvc'))))\n"
+        "sys.exit(code)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(project)}
-    result = subprocess.run([sys.executable, "-c", code.format(["plan"])], cwd=project, env=environment, capture_output=True)
-    assert result.returncode == 0, result.stderr
-    assert run_cli(project, "--help").returncode == 0
+    done = process(code, PYTHONPATH=str(project))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].split() == ["imported", "maxpo_bench.commands.plan"]
+
+
+def test_help_names_every_command_and_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['maxpo-bench', '--help']; from maxpo_bench.cli import console\n"
+        "try: console()\n"
+        "finally: print('heavy', *(m for m in ('torch', 'yaml', 'numpy', 'pandas', 'subprocess') if m in sys.modules))"
+    )
+    done = process(code, COLUMNS="200")
+    assert done.returncode == 0 and done.stdout.splitlines()[-1].split() == ["heavy"], done.stdout + done.stderr
+    files = {path.stem for path in (ROOT / "maxpo_bench" / "commands").glob("*.py")} - {"__init__"}
+    listed = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ") and line[4] != " "]
+    assert sorted(listed) == cli.names() == sorted(name.replace("_", "-") for name in files) and len(listed) >= 12
+    assert listed[:3] == ["plan", "base", "train"]
+
+
+def test_a_new_file_in_commands_is_a_command(project, run_cli):
+    text = "PLACE = 99\nHELP = 'say hello'\n\n\ndef arguments(parser):\n    parser.add_argument('name')\n"
+    (project / "maxpo_bench" / "commands" / "say_hello.py").write_text(text + "\n\ndef run(args):\n    print('hello', args.name)\n")
+    assert run_cli(project, "say-hello", "you").stdout == "hello you\n"
+    assert "say-hello" in run_cli(project, "--help").stdout
+
+
+STOPPED_AT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.modules.pop({module!r}, None)
+sys.meta_path.insert(0, Finder())
+from maxpo_bench.cli import console
+console(["plan"])
+"""
+
+
+@pytest.mark.parametrize("module", ["argparse", "maxpo_bench.errors", "maxpo_bench.commands.plan", "yaml"])
+def test_a_stop_during_imports_is_one_line(module):
+    """Two signals at once, as `timeout` sends them."""
+    one_line(process(STOPPED_AT.format(module=module)), 130, "plan interrupted")
+
+
+def test_a_signal_after_the_end_changes_nothing():
+    code = (
+        "import atexit, os, signal; from maxpo_bench.cli import console\n"
+        "atexit.register(lambda: [os.kill(os.getpid(), n) for n in (signal.SIGTERM, signal.SIGINT)])\n"
+        "console({!r})"
+    )
+    for argv, expected in ((["--help"], 0), (["trian"], 2)):
+        done = process(code.format(argv))
+        assert done.returncode == expected and "Traceback" not in done.stderr, done.stderr
+        assert "interrupted" not in done.stderr
 
 
 def test_plan_lists_every_stage_and_counts_what_is_to_run(project, run_cli):

@@ -4,6 +4,7 @@ Otherwise a change in code could leave a cell falsely up to date. Estimator file
 names, and what the resume key hashes, are not executed and not counted.
 """
 
+import ast
 import json
 import os
 import subprocess
@@ -16,7 +17,10 @@ import yaml
 from maxpo_bench import estimators
 
 ROOT = Path(__file__).resolve().parent.parent
-HARMLESS = {"maxpo_bench/__init__.py"}  # the version and nothing else: its change must not rerun the benchmark
+HARMLESS = {  # words and the version, nothing else: their change must not rerun the benchmark
+    "maxpo_bench/__init__.py",
+    "maxpo_bench/commands/__init__.py",
+}
 
 COMMON = """
 version: 1
@@ -36,7 +40,7 @@ TASKS = {
     + "env: {id: maxpo_bench/Maze-v0, kwargs: {size: 9, num_starts: 8}, max_episode_steps: 20}\n"
     + "evaluation: {prompts: 2, samples: 4}\n",
     "cartpole": COMMON
-    + "kind: gymnasium\ntitle: c\nenv: {id: CartPole-v1, max_episode_steps: 6}\npolicy: {hidden: [4]}\n"
+    + "kind: gymnasium\ntitle: c\nenv: {id: CartPole-v1, max_episode_steps: 6}\npolicy: {hidden: [4]}\nscore: {success: 6}\n"
     + "evaluation: {prompts: 2, samples: 4}\n",
     "countdown3": COMMON
     + "kind: countdown\ntitle: l\ndata: {digits: 3}\nmodel: {hidden_size: 16, layers: 1, heads: 2, mlp_size: 16}\n"
@@ -136,6 +140,23 @@ def test_deps_cover_what_every_study_uses(tmp_path):
     for name, seen in used.items():
         assert seen["code"] == 0, f"{name} failed:\n{output}"
         assert missing(found[name], seen) == [], f"not among the deps of {name} in dvc.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(HARMLESS))
+def test_what_needs_no_dependency_holds_no_code(path):
+    for node in ast.parse((ROOT / path).read_text()).body:
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        assert text or ast.unparse(node).startswith("__version__ = "), f"{path}:{node.lineno}"
+
+
+def test_a_stage_depends_on_its_own_command_alone(traced):
+    """Another command's help text makes no cell stale."""
+    found, used, _ = traced
+    for name, stage in found.items():
+        kind = name.partition("@")[0]
+        own = f"maxpo_bench/commands/{kind}.py"
+        assert [path for path in stage["deps"] if path.startswith("maxpo_bench/commands")] == [own]
+        assert {path for path in used[name]["executed"] if "/commands/" in path} - HARMLESS == {own}
 
 
 def test_the_trace_sees_modules_task_files_and_results(traced):

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 GOLDEN = Path(__file__).resolve().parent / "golden" / "maze-maxpo.json"
-CHANGING = ("versions", "source_sha256", "task_sha256")  # what may change without a number changing
+CHANGING = ("versions", "source_sha256", "shared_sha256", "task_sha256")  # what may change without a number changing
 
 TASK = """
 version: 1

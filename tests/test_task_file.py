@@ -61,6 +61,10 @@ def test_comments_do_not_change_the_hash_and_values_do(tmp_path):
         ("k: 2", "k: 2\nk: 3", ["'k' is written twice"]),
         ("k: 2", "k: [", ["not valid YAML", "line"]),
         ("k: 2", "k: 2\nloss: {epochs: 3}", ["loss.epochs", "loss.clip"]),
+        ("k: 2", "k: 2\nloss: {kl: 0.1}", ["loss.kl", "no base model"]),
+        ("lr: 0.1", "lr: 0.1, betas: [0.9]", ["optimiser.betas", "2 entries"]),
+        ("lr: 0.1", "lr: 0.1, betas: [0.9, 1]", ["optimiser.betas[1]", "at most"]),
+        ("lr: 0.1", "lr: 0.1, betas: [0.9, a]", ["optimiser.betas[1]", "a number", "'a'"]),
         ("kind: bandit", "kind: ../outside.py:Thing", ["leads out of the folder"]),
         ("kind: bandit", "kind: missing.py:Thing", ["no file missing.py"]),
         ("title: three arms", "title: !!python/object/apply:os.system [echo]", ["not valid YAML"]),
@@ -71,6 +75,28 @@ def test_bad_files_are_told_in_one_line(tmp_path, old, new, words):
         load(write(tmp_path, GOOD.replace(old, new)))
     message = str(caught.value)
     assert "\n" not in message and all(word in message for word in words), message
+
+
+PENDULUM = GOOD.replace("kind: bandit", "kind: gymnasium").replace("arms: {count: 3, rewards: linear}", "env: {id: Pendulum-v1}")
+
+
+@pytest.mark.parametrize(
+    "lines, words",
+    [
+        ("", ["score.success: missing", "pass@k", "return"]),
+        ("outcome: {type: final}", ["score.success: missing", "last reward"]),
+        ("outcome: {type: success}", ["outcome.threshold: missing"]),
+        ("outcome: {type: normalised, low: 5, high: 5}", ["outcome.high: 5.0", "larger than outcome.low 5.0"]),
+        ("score: {success: -200}\npolicy: {hidden: [0]}", ["policy.hidden[0]", "at least 1"]),
+        ("score: {success: -200}\npolicy: {hidden: [8, a]}", ["policy.hidden[1]", "a whole number"]),
+        ("score: {success: -200}\npolicy: {log_std: 1000}", ["policy.log_std", "at most 10"]),
+    ],
+)
+def test_an_episode_must_be_told_when_it_passes(tmp_path, lines, words):
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, PENDULUM + lines))
+    assert all(word in str(caught.value) for word in ["small.yaml", *words]), caught.value
+    assert load(write(tmp_path, PENDULUM + "score: {success: -200}")).success == -200
 
 
 @pytest.mark.parametrize("name", ["../secret", "a/b", "/etc/passwd", "x y", ""])

@@ -88,7 +88,7 @@ def test_bias_is_found_where_it_is_and_nowhere_else(problem):
     for name in ("maxpo", "pkpo", "fitted_blend", "rloo", "dr_grpo", "tailrl"):
         assert rows[name]["bias_low"] == 0 and rows[name]["bias_high"] < 0.2, name
     mean, _ = enumerated(problem, policy, "pkpo_centred", 2, 4)
-    truth = problem.exact_gradient(policy, 2)[0]
+    truth = problem.exact_gradient(policy, {2: 1.0})[0]
     bias = ((mean - truth).norm() / truth.norm()).item()
     assert bias > 0.1 and rows["pkpo_centred"]["bias_low"] > 0
     assert rows["pkpo_centred"]["bias_low"] < bias < rows["pkpo_centred"]["bias_high"]
@@ -145,4 +145,9 @@ def test_run_covers_three_checkpoints_and_repeats_byte_for_byte(tmp_path, proble
 
     data = pd.read_csv(tmp_path / "a.csv")
     assert len(data) == 3 * (len(variance.names()) + 1) and (data["num_groups"] == 64).all()
+    task = load("three.yaml")
+    assert set(data["task_sha256"]) == {task.sha256}
+    sources = data.groupby("estimator")["source_sha256"].first()
+    assert sources["pkpo"] == files.sha256(get("pkpo").path) != sources["maxpo"]
+    assert sources[variance.WHOLE_SCORES] == sources["fitted_blend"]
     assert data.groupby("checkpoint")["trace_cov"].first().nunique() == 3

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from maxpo_bench import workers
+from maxpo_bench import files, workers
 from maxpo_bench.errors import Fault, InputError
 
 
@@ -57,6 +57,20 @@ def test_the_first_failure_stops_the_others(tmp_path):
     assert time.monotonic() - start < 10
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_worker_that_is_stopped_while_it_writes_takes_its_half_file_away(tmp_path):
+    def work(job, tick):
+        if job == 1:
+            time.sleep(0.3)
+            raise Fault("broken")
+        while True:
+            files.write_bytes(tmp_path / "file", bytes(3_000_000))
+
+    for _ in range(3):
+        with pytest.raises(Fault, match="broken"):
+            workers.run([0, 1], work, "test", 1, workers=2)
+        assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", "1.5"])

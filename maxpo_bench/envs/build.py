@@ -71,7 +71,10 @@ def _guarded(task, build):
     except InputError:
         raise
     except Exception as error:  # an environment's own code: any exception type
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0] if str(error) else ""
+        if not reason or isinstance(error, (KeyError, ArithmeticError)):  # their texts say little
+            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+            reason += f" with env.kwargs {task.section('env')['kwargs']}"
         raise InputError(f"{place(task)}: env.id: {task.section('env')['id']}: {reason}") from None
 
 
@@ -96,8 +99,6 @@ class Outcome:
     def __init__(self, section):
         self.type, self.threshold = section["type"], section["threshold"]
         self.low, self.high = section["low"], section["high"]
-        if self.type == "normalised" and not self.high > self.low:
-            raise InputError(f"outcome.high: {self.high} must be larger than outcome.low {self.low}")
 
     def __call__(self, returns, last):
         """returns, last: float64 tensors of one shape, an episode's sum of rewards and its last one."""

@@ -29,6 +29,11 @@ class Maze(gymnasium.Env):
     ):
         if size < 5 or size % 2 == 0:
             raise ValueError(f"Maze: size={size}, must be odd and at least 5")
+        if not (0 <= guard <= 1 and 0 <= openings <= 1 and num_starts >= 1 and layout >= 0 and np.isfinite(decoy)):
+            raise ValueError(
+                f"Maze: guard={guard}, openings={openings}: must be in [0, 1]; num_starts={num_starts}: at least 1; "
+                f"layout={layout}: at least 0; decoy={decoy}: finite"
+            )
         self.size, self.render_mode = size, render_mode
         self.open = carve(size, np.random.Generator(np.random.PCG64(np.random.SeedSequence([layout, size]))), openings)
         distance = distances(self.open, (1, 1))

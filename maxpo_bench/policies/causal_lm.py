@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 SHARED_BELOW = 0.75  # share rows between equal completions while that leaves less than this part of them
+FULL_ABOVE = 0.9  # rows that have ended leave the batch once less than this part of it goes on: leaving copies the cache
 
 
 @dataclass
@@ -124,27 +125,34 @@ def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, 
     padded = not bool(prompt_mask.all())
     live = torch.arange(num_rows, device=device)  # rows that have not ended
     node = live // group_size  # the node of each live row
+    shares, apart = True, False  # may live rows share a node; has each its own by now
     for t in range(max_tokens):
         log_p = torch.log_softmax(logits / temperature, dim=-1)
         p = log_p.exp()
-        cdf = p.cumsum(-1, dtype=torch.float64)
-        draw = (uniforms[live, t] * cdf[node, -1])[:, None]
-        token = torch.searchsorted(cdf[node], draw, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
+        cdf = p.cumsum(-1, dtype=torch.float64).index_select(0, node)
+        draw = uniforms[live, t, None] * cdf[:, -1:]
+        token = torch.searchsorted(cdf, draw, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
         tokens[live, t] = token
         log_probs[live, t] = log_p[node, token]
         entropies[live, t] = -torch.special.xlogy(p, p).sum(-1)[node]
         score_norms[live] += (1 - 2 * p[node, token]) + p.square().sum(-1)[node]
-        ended = torch.isin(token, ends)
-        lengths[live[ended]] = t + 1
-        live, node, token = live[~ended], node[~ended], token[~ended]
+        goes_on = torch.isin(token, ends, invert=True)
+        if not goes_on.all():
+            lengths[live[~goes_on]] = t + 1
+            live, node, token = live[goes_on], node[goes_on], token[goes_on]
         if t + 1 == max_tokens or len(live) == 0:
             break
-        keys, shared = torch.unique(node * p.shape[-1] + token, return_inverse=True)
-        if len(keys) <= SHARED_BELOW * len(live):
+        if shares:
+            keys, shared = torch.unique(node * p.shape[-1] + token, return_inverse=True)
+            shares = len(keys) <= SHARED_BELOW * len(live)
+        if shares:
             parent, next_token, node = keys // p.shape[-1], keys % p.shape[-1], shared
+        elif not apart or len(live) < FULL_ABOVE * len(logits):
+            parent, next_token, node, apart = node, token, torch.arange(len(live), device=device), True
         else:
-            parent, next_token, node = node, token, torch.arange(len(live), device=device)
-        if len(parent) != len(logits) or not torch.equal(parent, torch.arange(len(parent), device=device)):
+            parent, next_token = None, torch.full((len(logits),), pad_id, device=device)
+            next_token[node] = token
+        if parent is not None:
             cache.select(parent)
             node_mask, node_position = node_mask[parent], node_position[parent]
         if padded:

@@ -89,8 +89,8 @@ class Problem:
         """Exact J_k for each k: differentiable [S, len(ks)]; None where there is no exact reference."""
         return None
 
-    def exact_gradient(self, policy, k):
-        """Exact gradient of J_k, [S, D] in the order of scores; None where there is no exact reference."""
+    def exact_gradient(self, policy, weights):
+        """Exact gradient of sum_k weights[k] J_k, [S, D] in the order of scores; None without an exact reference."""
         return None
 
 

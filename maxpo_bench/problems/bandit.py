@@ -96,9 +96,10 @@ class Bandit(Problem):
         probs = (policy.log_probs().exp()[:, 0, :, None] * self.chances).flatten(1)  # [S, A * M]
         return torch.stack([exact.expected_max(self.values.flatten(), probs, k) for k in ks], dim=1)
 
-    def exact_gradient(self, policy, k):
+    def exact_gradient(self, policy, weights):
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self.exact(policy, [k]).sum(), policy.logits)
+            value = self.exact(policy, list(weights)) @ torch.tensor(list(weights.values()), dtype=torch.float64)
+            (gradient,) = torch.autograd.grad(value.sum(), policy.logits)
         return gradient.flatten(1)
 
 

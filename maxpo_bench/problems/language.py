@@ -16,7 +16,8 @@ from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import Evaluation, Problem
 
 DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
-EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, bounds the memory
+EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, at most; bounds the memory
+EVALUATION_LOGITS = 2**27  # and their logits: a real vocabulary has 150,000 tokens
 
 
 @dataclass
@@ -50,7 +51,7 @@ class LanguageProblem(Problem):
         module = importlib.import_module(f"maxpo_bench.problems.prompts.{task.kind}")
         self.source = module.Source(task.section("data"), where=task.path.name)
         self.tokenizer = self.source.load_tokenizer(task.section("model"))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = find_device(task.section("device"), task.path.name)
         self.max_new_tokens = task.section("sampling")["max_new_tokens"]
         self.temperature = task.section("sampling")["temperature"]
         self.pad_id = self.tokenizer.pad_token_id
@@ -61,8 +62,7 @@ class LanguageProblem(Problem):
     def split(self, name):
         """Rows and token lists of a split, read once: (list of dicts, list of lists of int)."""
         if name not in self._splits:
-            columns = self.source.rows(name)
-            rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+            rows = self.source.table(name).to_list()
             if not rows:
                 raise InputError(f"{self.task.path.name}: data: split {name!r} is empty")
             texts = [self.source.format_prompt(row["prompt"], self.tokenizer) for row in rows]
@@ -115,7 +115,9 @@ class LanguageProblem(Problem):
         return policy
 
     def load_libraries(self):
-        """Import the model's code, which takes seconds, before workers are forked. On the CPU: a GPU cannot be forked."""
+        """Import what takes seconds before workers are forked. The model on the CPU: a GPU cannot be forked."""
+        import datasets  # noqa: F401
+
         self.source.load_model(self.task, self.tokenizer, self.seed)
 
     def policy_states(self, policy):
@@ -158,10 +160,6 @@ class LanguageProblem(Problem):
         tokens = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=self.device)
         mask = torch.tensor([[False] * (width - len(p)) + [True] * len(p) for p in prompts], device=self.device)
         return tokens, mask
-
-    def texts(self, batch):
-        """The completions as text, end token left off: [G][N]."""
-        return [[text for text, _ in group] for group in self._judged(batch)]
 
     def reward(self, batch):
         """The verifier's reward of each completion: [1, G, N] float64. A verifier that raises is counted: a Fault."""
@@ -240,7 +238,8 @@ class LanguageProblem(Problem):
     def reference_log_probs(self, batch, rows=None):
         """The same under the base policy, without gradient."""
         if self._reference is None:
-            self._reference = self.initial_policy()
+            with torch.enable_grad():  # without a base folder the policy is trained here
+                self._reference = self.initial_policy()
         with torch.no_grad():
             return self.log_probs(self._reference, batch, rows)
 
@@ -259,7 +258,7 @@ class LanguageProblem(Problem):
         chosen = streams.generator(self.task.name, 0, "held-out-prompts").permutation(len(rows))[:prompts]
         noise = streams.generator(self.task.name, self.seed, "evaluation", step)
         rewards, distinct, entropy, num_tokens = [], 0, 0.0, 0
-        chunk = max(1, EVALUATION_ROWS // samples)
+        chunk = max(1, min(EVALUATION_ROWS, EVALUATION_LOGITS // len(self.tokenizer)) // samples)
         for start in range(0, prompts, chunk):
             batch = self._sample_rows(policy, "held_out", chosen[start : start + chunk], noise, samples)
             judged = self._judged(batch)
@@ -271,13 +270,23 @@ class LanguageProblem(Problem):
         return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
 
     def scores(self, policy, batch):
-        """Gradient of each completion's log-probability by all parameters, [1, G*N, D] float32, as parameters()."""
+        """Gradient of each completion's log-probability by all parameters, [1, G*N, D] float32 on the CPU, as parameters()."""
         unique, inverse, lengths = self._distinct(batch, torch.arange(batch.log_probs.numel(), device=self.device))
         prompt_of, tokens = unique[:, 0], unique[:, 1:]
         scores = causal_lm.score_rows(
             policy, batch.prompt_tokens[prompt_of], batch.prompt_mask[prompt_of], tokens, lengths, self.temperature
         )
-        return scores.index_select(0, inverse)[None]
+        return scores.index_select(0, inverse)[None].cpu()
+
+
+def find_device(name, where):
+    """The torch device of a task's `device` key. InputError when this machine has none of that name."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        raise InputError(f"{where}: device: {name}: this machine has no such GPU; device: auto takes what there is")
+    return device
 
 
 PROBLEM = LanguageProblem

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from maxpo_bench import exact
-from maxpo_bench.envs.build import Outcome, make_env, time_limit
+from maxpo_bench.envs.build import Outcome, make_env, place, time_limit
 from maxpo_bench.errors import InputError
 from maxpo_bench.policies.tabular import TabularPolicy, entropy, table_score_norms, table_scores
 from maxpo_bench.problems import Evaluation, Problem
@@ -37,17 +37,20 @@ class Transitions:
     """[nS] float64, distribution of the first state"""
 
 
-def transitions(env):
-    """Transitions of a gymnasium environment. InputError when it publishes no P or its spaces are not discrete."""
-    name = env.spec.id if env.spec else type(env.unwrapped).__name__
+def transitions(env, where=""):
+    """Transitions of a gymnasium environment. InputError when it publishes no P, a wrong one, or has other spaces.
+
+    where: the task file, what a message begins with.
+    """
+    name = f"{where}env.id: {env.spec.id if env.spec else type(env.unwrapped).__name__}"
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
         raise InputError(
-            f"env.id: {name} has action space {env.action_space}; kind tabular needs discrete actions, "
+            f"{name} has action space {env.action_space}; kind tabular needs discrete actions, "
             "use kind: gymnasium"
         )
     table = getattr(env.unwrapped, "P", None)
     if not isinstance(table, dict) or not isinstance(env.observation_space, gymnasium.spaces.Discrete):
-        raise InputError(f"env.id: {name} publishes no transition table (env.unwrapped.P); use kind: gymnasium")
+        raise InputError(f"{name} publishes no transition table (env.unwrapped.P); use kind: gymnasium")
     num_states, num_actions = int(env.observation_space.n), int(env.action_space.n)
     num_outcomes = max(len(outcomes) for row in table.values() for outcomes in row.values())
     shape = (num_states, num_actions, num_outcomes)
@@ -59,8 +62,10 @@ def transitions(env):
                 prob[state, action, m], next_state[state, action, m] = p, target
                 reward[state, action, m], done[state, action, m] = r, end
     prob[..., 0] += prob.sum(-1) == 0
+    if not (prob >= 0).all() or not np.allclose(prob.sum(-1), 1) or not ((0 <= next_state) & (next_state < num_states)).all():
+        raise InputError(f"{name}: its transition table holds states or probabilities that do not exist")
     if not np.isfinite(reward).all():
-        raise InputError(f"env.id: {name}: its transition table holds rewards that are not finite")
+        raise InputError(f"{name}: its transition table holds rewards that are not finite")
     start = getattr(env.unwrapped, "initial_state_distrib", None)
     if start is None:  # unknown to the environment's class: ask its reset
         start = np.bincount([int(env.reset(seed=i)[0]) for i in range(1000)], minlength=num_states)
@@ -114,8 +119,10 @@ def noise_source(generators, num_episodes):
 
     def noise(t):
         if t // NOISE_CHUNK == len(chunks):
-            drawn = [g.random((NOISE_CHUNK, num_episodes), dtype=np.float32) for g in generators]
-            chunks.append(torch.as_tensor(np.concatenate(drawn, axis=1)))  # [chunk, S * num_episodes]
+            drawn = np.empty((len(generators), NOISE_CHUNK, num_episodes), dtype=np.float32)
+            for g, numbers in zip(generators, drawn, strict=True):
+                g.random(out=numbers, dtype=np.float32)
+            chunks.append(torch.from_numpy(drawn).transpose(0, 1).flatten(1).unbind(0))
         return chunks[t // NOISE_CHUNK][t % NOISE_CHUNK]
 
     return noise
@@ -141,9 +148,12 @@ class Tabular(Problem):
 
     def __init__(self, task, seeds, base=None):
         super().__init__(task, seeds, base)
+        section = task.section("env")
+        if section["wrappers"] or section["backend"] != "gymnasium":
+            raise InputError(f"{place(task)}: env: kind tabular steps the published table, wrappers and envpool have no part in it")
         env = make_env(task)
         self.horizon = time_limit(env, task)
-        self.arrays = transitions(env)
+        self.arrays = transitions(env, f"{place(task)}: ")
         env.close()
         self.any_reward_midway = bool((self.arrays.reward[~self.arrays.done] != 0).any())
         self.outcome = Outcome(task.section("outcome"))
@@ -242,12 +252,13 @@ class Tabular(Problem):
         """Of the held-out start states that evaluate draws from, when it draws each of them equally often."""
         return self._exact(policy, ks, self.held_out, np.full(len(self.held_out), 1 / len(self.held_out)))
 
-    def exact_gradient(self, policy, k):
+    def exact_gradient(self, policy, weights):
         """Of the training start states, which is what the samples' gradient estimates."""
         with torch.enable_grad():
-            value = self._exact(policy, [k], self.train_starts, self.train_chances)
-            if value is None:
+            values = self._exact(policy, list(weights), self.train_starts, self.train_chances)
+            if values is None:
                 return None
+            value = values @ torch.tensor(list(weights.values()), dtype=torch.float64)
             (gradient,) = torch.autograd.grad(value.sum(), policy.logits)
         return gradient.flatten(1)
 

@@ -153,7 +153,11 @@ def judge_variance(results, method, spec):
     same = results.property_of("unbiased_for")
     absent = [t for t in results.tasks if t not in set(table["task"])]
     for name in _alternatives(results, method, spec):
-        if not same.get(name, results.declared.get(name, {}).get("objective")) == "J_K" or name not in set(table["estimator"]):
+        if same.get(name, results.declared.get(name, {}).get("objective")) != "J_K":
+            continue
+        old = {t: results.stale.get(f"results/variance/{t}.csv: {name}") for t in results.tasks}
+        findings += [Finding(name, t, null=1.0, reason=f"stale: {why}") for t, why in old.items() if why]
+        if name not in set(table["estimator"]):
             continue
         findings += [Finding(name, t, null=1.0, reason=_absent(results, f"results/variance/{t}.csv")) for t in absent]
         for _, row in table[table["estimator"] == name].iterrows():

@@ -62,7 +62,8 @@ def state(data, stale=()):
     words = {"ok": "computed on this machine", "committed": "published, not recomputed here", "not_applicable": "not applicable"}
     parts = [f"{n} {words.get(s, s)}" for s, n in counts.items()]
     bad = sum(n for s, n in counts.items() if s not in words)
-    files = f" {count(len(stale), 'variance or study table')} stale, not used." if stale else ""
+    num_tables = len({path.partition(": ")[0] for path in stale})
+    files = f" Stale rows, not used, in {count(num_tables, 'variance or study table')}." if stale else ""
     where = " Reasons under State of the cells." if bad or stale else ""
     return f"{count(len(data), 'cell')}: {', '.join(parts)}.{files}{where}"
 

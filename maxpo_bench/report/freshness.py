@@ -32,12 +32,14 @@ def variance_changed(root, lock, task, table, policy):
     """What changed since results/variance/<task>.csv was computed, in words; "" when nothing is known to have.
 
     task: a Task. table: the CSV's rows. policy: the estimator whose checkpoints were measured. Two witnesses: k and
-    group_size in the CSV, and dvc.lock (when it speaks of these very bytes) on the task file and the checkpoints.
+    group_size (or task_sha256) in the CSV, and dvc.lock (when it speaks of these very bytes) on the task file and the checkpoints.
     """
     name = f"tasks/{task.name}.yaml"
     for column in ("k", "group_size"):
         if column in table and (table[column].dropna() != getattr(task, column)).any():
             return f"{name} changed since ({column} was {table[column].dropna().iloc[0]:g})"
+    if "task_sha256" in table and (table["task_sha256"] != task.sha256).any():
+        return f"{name} changed since"
     entry = _of_these_bytes(root, lock.get(f"variance@{task.name}"), f"results/variance/{task.name}.csv")
     if entry is None:
         return ""
@@ -49,6 +51,22 @@ def variance_changed(root, lock, task, table, policy):
     if made and entry["deps"].get(checkpoints) not in (None, made):
         return f"{policy} was trained again since"
     return ""
+
+
+def edited_estimators(table, declared):
+    """Rows of a variance table that an older estimator gave: {estimator of the rows: name of the edited file}.
+
+    A table without source_sha256 cannot tell. declared: load.declarations.
+    """
+    if "source_sha256" not in table:
+        return {}
+    found = {}
+    for row in table[["estimator", "source_sha256"]].drop_duplicates().itertuples(index=False):
+        # fitted_blend_scores is fitted_blend given whole scores
+        name = row.estimator if row.estimator in declared else row.estimator.removesuffix("_scores")
+        if declared.get(name, {}).get("sha256", row.source_sha256) != row.source_sha256:
+            found[row.estimator] = f"estimators/{name}.py"
+    return found
 
 
 def study_changed(root, lock, name):

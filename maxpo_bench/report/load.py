@@ -67,7 +67,7 @@ class Results:
     declared: dict  # estimator -> its declaration {objective, unbiased, centred, cost, source}
     notes: list  # one line per thing that could not be read
     variance_policy: str = "maxpo"  # the cell whose checkpoints of seed 0 the variance stage measured
-    stale: dict = field(default_factory=dict)  # results/variance/*.csv and studies/*.csv of older versions: path -> reason
+    stale: dict = field(default_factory=dict)  # older results: path of a variance or study table, or "path: estimator" -> reason
 
     def k(self, task):
         for name in self.estimators:
@@ -149,11 +149,15 @@ def read(root="."):
                         parts.append(table.assign(task=name, estimator=estimator))
         table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes)
         if table is not None and len(table):
+            path, edited = f"results/variance/{name}.csv", freshness.edited_estimators(table, declared)
             changed = _variance_changed(root, lock, tasks[name], table, cells.get((name, policy)), policy)
+            if not changed and "maxpo" in edited:  # what every ratio is relative to
+                changed = f"{edited['maxpo']} changed since"
             if changed:
-                stale[f"results/variance/{name}.csv"] = changed
+                stale[path] = changed
             else:
-                variance.append(table.assign(task=name))
+                stale |= {f"{path}: {e}": f"{source} changed since" for e, source in edited.items()}
+                variance.append(table[~table["estimator"].isin(edited)].assign(task=name))
     studies = {}
     for name in [*params.get("studies", [])]:
         table = _read_csv(root / "results" / "studies" / f"{name}.csv", notes)

@@ -7,7 +7,7 @@ from maxpo_bench import task_file
 
 BASE = {
     "version": 1, "title": "test", "k": 2, "group_size": 8, "groups": 3, "steps": 3,
-    "optimiser": {"name": "adam", "lr": 0.05}, "evaluation": {"prompts": 2, "samples": 8},
+    "optimiser": {"name": "adam", "lr": 0.05}, "evaluation": {"prompts": 2, "samples": 8}, "score": {"success": 1.0},
 }
 
 

@@ -124,6 +124,20 @@ def test_sharing_rows_changes_no_draw(problem, policy, monkeypatch):
     torch.testing.assert_close(shared.log_probs, apart.log_probs, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("full_above", [0.0, 0.5, 1.0])
+def test_when_ended_rows_leave_the_batch_changes_no_draw(problem, policy, monkeypatch, full_above):
+    """0: never, 1: at once. Among them are rows that end early, or there would be nothing to drop."""
+    shared = problem.sample(policy, 3)
+    assert (shared.completions.lengths < shared.completions.tokens.shape[-1] - 1).any()
+    monkeypatch.setattr(causal_lm, "SHARED_BELOW", -1.0)
+    monkeypatch.setattr(causal_lm, "FULL_ABOVE", full_above)
+    apart = problem.sample(policy, 3)
+    for name in ("tokens", "lengths"):
+        assert torch.equal(getattr(shared.completions, name), getattr(apart.completions, name))
+    for name in ("token_log_probs", "token_entropies", "score_norms"):
+        torch.testing.assert_close(getattr(shared.completions, name), getattr(apart.completions, name), atol=1e-5, rtol=1e-4)
+
+
 def test_same_bytes_on_every_run_and_common_noise(problem, policy, batch):
     again = problem.sample(policy, 0)
     for name in ("tokens", "lengths", "token_log_probs", "token_entropies", "score_norms"):
@@ -147,11 +161,12 @@ def test_completions_end_once_and_pad_after(problem, batch):
 def test_rewards_come_from_the_verifier(name):
     problem = build(small(name, warm_steps=2), (0,))
     batch = problem.sample(problem.initial_policy(), 0)
-    rewards, texts = problem.reward(batch), problem.texts(batch)
+    rewards = problem.reward(batch)
     assert rewards.shape == (1, 6, 8) and rewards.dtype == torch.float64
     for g, row in enumerate(batch.rows):
-        assert rewards[0, g].tolist() == [problem.source.verify(row, text) for text in texts[g]]
-        assert all("$" not in text for text in texts[g])
+        texts = problem.tokenizer.batch_decode(batch.completions.tokens[g])
+        texts = [text.split("$")[0].replace("<pad>", "") for text in texts]
+        assert rewards[0, g].tolist() == [problem.source.verify(row, text) for text in texts]
 
 
 def test_right_answers_earn_one(problem, policy, batch):

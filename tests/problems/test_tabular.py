@@ -1,6 +1,8 @@
 """Tabular environments: arrays against the environments' own steps, walk against arrays, exact against sampled."""
 
 import importlib.util
+from dataclasses import replace
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import torch
 
 import maxpo_bench.envs  # noqa: F401  registers the maze
+from maxpo_bench import task_file
 from maxpo_bench.envs.build import make_env
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get
@@ -15,7 +18,10 @@ from maxpo_bench.evaluation import max_at_k
 from maxpo_bench.policies.tabular import TabularPolicy
 from maxpo_bench.problems import build
 from maxpo_bench.problems.tabular import TabularVectorEnv, split_starts, transitions
+from maxpo_bench.training import train
 
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT_TASKS = ("maze", "frozenlake", "cliffwalking")
 LAKE = {"id": "FrozenLake-v1", "kwargs": {"map_name": "4x4"}, "max_episode_steps": 30}
 MAZE = {"id": "maxpo_bench/Maze-v0", "kwargs": {"size": 7}, "max_episode_steps": 30}
 TAXI = {"id": "Taxi-v4", "max_episode_steps": 30}
@@ -28,9 +34,10 @@ def random_policy(problem, scale=1.0):
     return TabularPolicy(torch.as_tensor(np.random.default_rng(0).normal(size=shape) * scale))
 
 
-@pytest.mark.parametrize("env", [LAKE, MAZE, TAXI, CLIFF], ids=lambda env: env["id"])
+@pytest.mark.parametrize("env", [LAKE, MAZE, TAXI, CLIFF, *DEFAULT_TASKS], ids=str)
 def test_every_state_and_action_agrees_with_the_environments_own_steps(make_task, env):
-    real = make_env(make_task("tabular", env=env)).unwrapped
+    task = task_file.load(str(ROOT / "tasks" / f"{env}.yaml")) if isinstance(env, str) else make_task("tabular", env=env)
+    real = make_env(task).unwrapped
     arrays = transitions(real)
     assert np.allclose(arrays.prob.sum(-1), 1) and np.isclose(arrays.start.sum(), 1)
     real.reset(seed=0)
@@ -54,6 +61,23 @@ def test_every_state_and_action_agrees_with_the_environments_own_steps(make_task
             assert set(seen) <= set(expected)
             for key, p in expected.items():  # 5 standard errors: about one false alarm in a million
                 assert abs(seen.get(key, 0) - p) <= 5 * np.sqrt(p * (1 - p) / draws) + 1e-9
+
+
+@pytest.mark.parametrize("env", [LAKE, MAZE, TAXI, CLIFF], ids=lambda env: env["id"])
+def test_start_states_come_as_often_as_the_environments_own_reset_draws_them(make_task, env):
+    real = make_env(make_task("tabular", env=env))
+    start = transitions(real).start
+    real.reset(seed=0)
+    seen = np.bincount([int(real.reset()[0]) for _ in range(3000)], minlength=len(start)) / 3000
+    assert (np.abs(seen - start) <= 5 * np.sqrt(start * (1 - start) / 3000) + 1e-9).all()
+
+
+def test_taxi_as_shipped_learns():
+    task = replace(task_file.load(str(ROOT / "tasks" / "taxi.yaml")), steps=40)
+    task.evaluation.update(every=5)
+    run = train(task, get("maxpo"), build(task, (0,)))
+    assert run.step == 40 and not run.diverged
+    assert run.rows[0]["step"] == 5 and run.rows[-1]["max_at_k"] > run.rows[0]["max_at_k"] + 0.05  # .004 -> .12
 
 
 @pytest.mark.parametrize("env", [LAKE, MAZE, CLIFF], ids=lambda env: env["id"])
@@ -102,7 +126,7 @@ def test_many_start_states_have_no_exact_reference(make_task):
 def test_final_reward_with_rewards_on_the_way_has_no_exact_reference(make_task):
     problem = build(make_task("tabular", env=CLIFF, outcome={"type": "final"}), (0,))
     policy = random_policy(problem)
-    assert problem.exact(policy, [1]) is None and problem.exact_gradient(policy, 1) is None
+    assert problem.exact(policy, [1]) is None and problem.exact_gradient(policy, {1: 1.0}) is None
     assert set(problem.reward(problem.sample(policy, 0)).unique().tolist()) <= {-1.0, -100.0}
 
 
@@ -114,8 +138,8 @@ def test_mean_of_advantage_times_score_is_the_exact_gradient(make_task, name, k)
     advantages = get(name)(problem.reward(batch), k=k).view(1, -1, 1)
     products = (advantages * problem.scores(policy, batch)).view(4000, 6, -1).mean(1)  # [G, D]
     error = (products.std(0) / np.sqrt(4000)).clamp(min=1e-12)
-    off = (products.mean(0) - problem.exact_gradient(policy, k)[0]).abs() / error
-    assert off.max() < 5 and problem.exact_gradient(policy, k).abs().max() > 0.01
+    off = (products.mean(0) - problem.exact_gradient(policy, {k: 1.0})[0]).abs() / error
+    assert off.max() < 5 and problem.exact_gradient(policy, {k: 1.0}).abs().max() > 0.01
 
 
 def test_scores_and_norms_match_autograd(make_task):
@@ -172,6 +196,13 @@ def test_vector_environment_follows_the_same_dynamics():
     assert (observations[mask] == 0).all() and not vector.ended[mask].any() and vector.ended[~mask].all()
 
 
+def test_a_table_whose_chances_do_not_add_up_is_refused():
+    env = gymnasium.make("FrozenLake-v1")
+    env.unwrapped.P[3][1] = [(0.6, 4, 0.0, False)]
+    with pytest.raises(InputError, match="FrozenLake-v1: its transition table holds states or probabilities"):
+        transitions(env)
+
+
 def test_maze_is_what_it_says():
     maze = gymnasium.make("maxpo_bench/Maze-v0", size=9, layout=3).unwrapped
     again = gymnasium.make("maxpo_bench/Maze-v0", size=9, layout=3).unwrapped
@@ -189,7 +220,11 @@ def test_maze_is_what_it_says():
     ({"id": "FrozenLak-v1"}, "did you mean 'FrozenLake-v1'"),
     ({"id": "FrozenLake-v1", "kwargs": {"map": "8x8"}}, "map"),
     ({"id": "CliffWalking-v1"}, "max_episode_steps: CliffWalking-v1 has no time limit"),
-    ({"id": "CartPole-v1"}, "no transition table"),
+    ({"id": "CartPole-v1"}, "test.yaml: env.id: CartPole-v1 publishes no transition table"),
+    ({"id": "FrozenLake-v1", "wrappers": ["gymnasium.wrappers:NormalizeReward"]}, "wrappers and envpool have no part"),
+    ({"id": "FrozenLake-v1", "kwargs": {"map_name": "9x9"}}, "KeyError: '9x9' with env.kwargs"),
+    ({"id": "maxpo_bench/Maze-v0", "kwargs": {"guard": 2}}, r"guard=2, .*must be in \[0, 1\]"),
+    ({"id": "maxpo_bench/Maze-v0", "kwargs": {"num_starts": 0}}, "num_starts=0: at least 1"),
     ({"id": "Pendulum-v1"}, "kind tabular needs discrete actions"),
     ({"id": "MiniGrid-Empty-5x5-v0"}, r"needs minigrid, which is not installed: pip install 'maxpo-bench\[minigrid\]'"),
 ], ids=str)

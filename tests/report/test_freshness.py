@@ -81,7 +81,7 @@ def test_variance_of_an_older_task_is_stale(project):
     assert any(f.where == "maze" and "tasks/maze.yaml changed since" in f.reason for f in found.findings)
     assert build(project) == 0
     text = (project / "results" / "report.md").read_text()
-    assert "1 variance or study table stale, not used." in text.split("## The answer")[0]
+    assert "Stale rows, not used, in 1 variance or study table." in text.split("## The answer")[0]
     assert "| results/variance/maze.csv | stale | tasks/maze.yaml changed since; not used |" in text
     assert "maze (tasks/maze.yaml changed since)" in text
 
@@ -126,3 +126,53 @@ def test_a_cell_that_keeps_no_policies_is_not_called_committed(project):
     assert load.read(project).cells["maze", "maxpo"].status == "committed"
     folder.mkdir()
     assert load.read(project).cells["maze", "maxpo"].status == "ok"
+
+
+def stamped(root, task, edited=()):
+    """The variance table as the stage writes it: with the task's hash and each estimator's, of older code where edited."""
+    path, declared = root / "results" / "variance" / f"{task}.csv", load.declarations(root)
+    table = pd.read_csv(path)
+    sha256 = load.load_task(str(root / "tasks" / f"{task}.yaml")).sha256
+    sources = ["older" if e in edited else declared[e]["sha256"] for e in table["estimator"]]
+    table.assign(task_sha256=sha256, source_sha256=sources).to_csv(path, index=False)
+
+
+def test_rows_that_the_present_estimators_gave_are_used(project):
+    stamped(project, "maze")
+    assert load.read(project).stale == {}
+
+
+def test_rows_of_an_edited_estimator_are_stale_and_not_used(project):
+    stamped(project, "maze", edited=["pkpo"])
+    results = load.read(project)
+    assert results.stale == {"results/variance/maze.csv: pkpo": "estimators/pkpo.py changed since"}
+    seen = results.variance.groupby("task")["estimator"].agg(set)
+    assert seen["maze"] == {"maxpo"} and seen["frozenlake"] == {"maxpo", "pkpo"}
+    findings = next(c for c in claims.judge(results) if c.id == "variance_by_task").findings
+    assert [f.reason for f in findings if f.where == "maze"] == ["stale: estimators/pkpo.py changed since"]
+    assert build(project) == 0
+    text = (project / "results" / "report.md").read_text()
+    assert "Stale rows, not used, in 1 variance or study table." in text.split("## The answer")[0]
+    assert "| results/variance/maze.csv: pkpo | stale | estimators/pkpo.py changed since; not used |" in text
+
+
+def test_a_claim_is_not_supported_by_what_is_left_when_rows_are_stale(project):
+    """Also when the only alternative's rows are stale on every task."""
+    for task in TASKS:
+        stamped(project, task, edited=["pkpo"])
+    found = next(c for c in claims.judge(load.read(project)) if c.id == "variance_by_task")
+    assert found.verdict == "inconclusive" and {f.where for f in found.findings} == set(TASKS)
+
+
+def test_no_ratio_is_used_when_maxpo_was_edited(project):
+    stamped(project, "maze", edited=["maxpo"])
+    results = load.read(project)
+    assert results.stale == {"results/variance/maze.csv": "estimators/maxpo.py changed since"}
+    assert set(results.variance["task"]) == {"frozenlake"}
+
+
+def test_a_variance_table_of_an_older_task_is_seen_without_a_lock(project):
+    stamped(project, "maze")
+    (project / "dvc.lock").unlink()
+    rewrite(project, "maze", "groups: 64", "groups: 32")
+    assert load.read(project).stale == {"results/variance/maze.csv": "tasks/maze.yaml changed since"}

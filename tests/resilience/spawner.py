@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from maxpo_bench import cell, task_file
-from maxpo_bench.cli import main
+from maxpo_bench.cli import console
 
 with tempfile.TemporaryDirectory() as folder:  # what the cells would each import for themselves
     for text in json.loads(sys.stdin.readline()):
@@ -49,35 +49,15 @@ def start(request):
     os.write(tell, b"!")
     code = 70
     try:
-        code = main(request["argv"])
+        console(request["argv"])
     except SystemExit as error:
         code = error.code
-    except KeyboardInterrupt:
-        if code == 70:  # out of the command itself: it should have caught it
-            sys.excepthook(*sys.exc_info())
-            code = 71
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 71
-    finally:
-        while True:
-            try:
-                end(code)
-            except KeyboardInterrupt:  # it came at the very call of end
-                continue
-
-
-def end(code):
-    """Leave with the command's exit code: a signal that comes after the command is over hits nothing any more."""
-    while True:
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code or 0)
-        except KeyboardInterrupt:
-            continue
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def wait(pid, seconds):

@@ -23,8 +23,7 @@ def test_a_full_disk_loses_nothing(finished, from_base):
     project = from_base("maze")
     shutil.copytree(finished("maze").cell("maze"), project.cell("maze"))
     before = {path.name: path.read_bytes() for path in project.cell("maze").iterdir() if path.is_file()}
-    # One worker: another that is stopped in the middle of its own write would leave that temporary file behind.
-    command = project.run("train", "maze", "maxpo", file_limit=6000, MAXPO_BENCH_WORKERS="1")
+    command = project.run("train", "maze", "maxpo", file_limit=6000)
     assert command.code == 1
     one_line(command, "cannot write", "File too large")
     assert {path.name: path.read_bytes() for path in project.cell("maze").iterdir() if path.is_file()} == before
@@ -157,6 +156,17 @@ def test_a_base_stage_that_is_killed_leaves_no_base_that_looks_whole(from_base):
     train = project.run("train", "countdown3", "maxpo")
     assert train.code == 2
     one_line(train, "run `maxpo-bench base countdown3` first")
+
+
+def test_a_base_that_bad_input_refuses_leaves_the_old_one(from_base):
+    project = from_base("cartpole")
+    folder = project.folder / "results" / "base" / "cartpole"
+    before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    project.add("cartpole", env="{id: NoSuchPole-v1}")
+    command = project.run("base", "cartpole")
+    assert command.code == 2
+    one_line(command, "unknown environment 'NoSuchPole-v1'")
+    assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 def test_two_runs_of_one_cell_at_once(from_base):

@@ -1,6 +1,7 @@
 """A cell killed at any moment ends with the same bytes as one that was not."""
 
 import itertools
+import json
 import os
 import random
 import shutil
@@ -107,6 +108,19 @@ def test_with_a_truncated_newest_checkpoint_the_older_one_serves(finished, from_
     change_policy(older)
     assert project.run("train", "maze", "maxpo").code == 0
     assert project.bytes("maze") != finished("maze").bytes("maze")
+
+
+def test_wall_s_is_the_sum_over_the_sessions(from_base):
+    """Also of the jobs that had ended, or not begun, when the cell was stopped."""
+    project = from_base("maze")
+    paths = stop_midway(project, "maze")
+    for path in paths:
+        tensors, about = files.load_tensors(path)
+        assert 0 < about["wall_s"] < 60
+        files.save_tensors(path, tensors, {**about, "wall_s": 1000.0 if path == paths[-1] else about["wall_s"]})
+    assert project.run("train", "maze", "maxpo").code == 0
+    timing = json.loads((project.cell("maze") / "timing.json").read_text())
+    assert 1000 < timing["wall_s"] < 1100
 
 
 def test_checkpoints_of_another_task_file_are_not_continued(finished, from_base):

@@ -2,8 +2,12 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+
+from maxpo_bench import files
+from maxpo_bench.estimators import contract
 
 CUSTOM = """
 version: 1
@@ -100,6 +104,7 @@ def test_a_fault_in_training_is_failed_with_a_reason_and_exit_code_1(at_reward, 
         assert word in metrics["reason"] and word in command.output
     assert "Traceback" not in command.output and command.output.count("\n") <= 2
     assert metrics["task_sha256"] and metrics["source_sha256"] and metrics["versions"]  # what ran is known all the same
+    assert metrics["verifier_errors"] == 0  # nothing was judged by a verifier here
 
 
 def test_a_fault_is_never_reward_0(broken):
@@ -157,6 +162,14 @@ def test_a_large_step_of_an_mlp_is_divergence_and_not_a_fault(finished, from_bas
     assert command.code == 0 and project.metrics("cartpole")["status"] == "diverged", command.output
 
 
+def test_metrics_name_the_code_behind_the_advantages(broken):
+    """The estimator's own file and the two that every estimator is built on."""
+    folder = Path(contract.__file__).parent
+    metrics = broken()[0].metrics("broken")
+    assert metrics["source_sha256"] == files.sha256(folder / "maxpo.py")
+    assert metrics["shared_sha256"] == {name: files.sha256(folder / name) for name in ("contract.py", "order_statistics.py")}
+
+
 def test_an_estimator_that_refuses_the_rewards_is_not_applicable(finished, from_base):
     project = from_base("maze")
     command = project.run("train", "maze", "passk_training")
@@ -209,3 +222,17 @@ def test_a_verifier_that_raises_is_counted_and_never_reward_0(finished, from_bas
     assert metrics["status"] == "failed" and "final" not in metrics
     times = re.search(r"verifier raised (\d+) times, first RecursionError: too deep on prompt", metrics["reason"])
     assert times and int(times[1]) > 1, metrics["reason"]
+    assert metrics["verifier_errors"] == int(times[1])
+
+
+def test_verifier_errors_of_the_base_stage_are_counted(finished, new_project, monkeypatch):
+    from maxpo_bench import cell
+    from maxpo_bench.problems.prompts import countdown
+
+    project = new_project()
+    project.add("countdown3")
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(countdown.Source, "verify", lambda self, row, text: 1 / 0)
+    assert cell.run_base("countdown3") == 1
+    base = json.loads((project.folder / "results" / "base" / "countdown3" / "base.json").read_text())
+    assert base["status"] == "failed" and f"raised {base['verifier_errors']} times" in base["reason"]

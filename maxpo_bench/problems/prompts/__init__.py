@@ -28,11 +28,11 @@ class PromptSource:
         self.data, self.where = data, where
 
     def rows(self, split):
-        """The prompts of split "train" or "held_out": dict of equally long lists, one of them named "prompt"."""
+        """The columns of split "train" or "held_out": dict of equally long lists, one of them named "prompt"."""
         raise NotImplementedError
 
     def table(self, split):
-        """The same as a `datasets.Dataset`."""
+        """The prompts of a split as a `datasets.Dataset`."""
         import datasets
 
         return datasets.Dataset.from_dict(self.rows(split))

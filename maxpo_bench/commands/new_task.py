@@ -1,0 +1,17 @@
+"""`maxpo-bench new-task NAME --env ID`."""
+
+PLACE = 10
+HELP = "write a task file for a gymnasium environment"
+
+
+def arguments(parser):
+    parser.add_argument("name")
+    parser.add_argument("--env", required=True, metavar="ID", help="a registered gymnasium id")
+
+
+def run(args):
+    from maxpo_bench.new_task import create
+    from maxpo_bench.task_file import root
+
+    create(args.name, args.env, root())
+    return 0

@@ -1,0 +1,14 @@
+"""`maxpo-bench plan`."""
+
+PLACE = 1
+HELP = "print the cells, their state (up to date, stale, missing) and an estimated time"
+
+
+def arguments(parser):
+    pass
+
+
+def run(args):
+    from maxpo_bench.pipeline import print_plan
+
+    return print_plan()

@@ -1,0 +1,15 @@
+"""`maxpo-bench report`."""
+
+PLACE = 6
+HELP = "write results/report.md and report.html from the results (a pipeline stage)"
+
+
+def arguments(parser):
+    pass
+
+
+def run(args):
+    from maxpo_bench.report import build
+    from maxpo_bench.task_file import root
+
+    return build(root())

@@ -1,0 +1,14 @@
+"""`maxpo-bench study NAME`."""
+
+PLACE = 5
+HELP = "run one study that needs no training (a pipeline stage)"
+
+
+def arguments(parser):
+    parser.add_argument("name", help="name of a file in maxpo_bench/studies/")
+
+
+def run(args):
+    from maxpo_bench.stages import run_study
+
+    return run_study(args.name)

@@ -1,0 +1,14 @@
+"""`maxpo-bench variance TASK`."""
+
+PLACE = 4
+HELP = "measure every estimator's gradient on the same samples (a pipeline stage)"
+
+
+def arguments(parser):
+    parser.add_argument("task")
+
+
+def run(args):
+    from maxpo_bench.stages import run_variance
+
+    return run_variance(args.task)
