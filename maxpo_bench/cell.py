@@ -96,18 +96,23 @@ def run_base(name, results=None):
     about = {"task": task.name, "task_sha256": task.sha256, "versions": versions()}
     with files.lock(root() / ".resume" / "locks" / f"base-{task.name}", f"base of {task.name}"):
         try:
-            jobs = jobs_of(task, _prepare(task))  # bad input is refused while the old base is still whole
+            # What cannot be used is refused while the old base is still whole.
+            row_wise, max_workers = _prepare(task)
+        except Fault as error:
+            if _is_ok(folder):
+                print(f"base {task.name}: failed: {error}; the base of before is still there", flush=True)
+                return error.exit_code
+            return _end_base(folder, about, error)
+        jobs = jobs_of(task, row_wise)
+        try:
             (folder / "base.json").unlink(missing_ok=True)  # while it is missing, the weights beside it are not whole
             shutil.rmtree(folder / "weights", ignore_errors=True)
             (folder / "weights").mkdir(parents=True)
-            parts = workers.run(jobs, work, f"base {task.name}", 1)
+            parts = workers.run(jobs, work, f"base {task.name}", 1, max_workers)
         except files.CannotWrite:
             raise
         except Fault as error:
-            ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
-            files.write_json(folder / "base.json", {**about, **ending})
-            print(f"base {task.name}: failed: {error}", flush=True)
-            return 1
+            return _end_base(folder, about, error)
         files.write_json(
             folder / "base.json",
             {
@@ -120,6 +125,21 @@ def run_base(name, results=None):
         )
     print(f"base {task.name}: {task.seeds} seeds in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def _is_ok(folder):
+    try:
+        return files.read_json(folder / "base.json")["status"] == "ok"
+    except (OSError, InputError, KeyError, TypeError):
+        return False
+
+
+def _end_base(folder, about, error):
+    """A base stage that broke: base.json says why. Returns the exit code."""
+    ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
+    files.write_json(folder / "base.json", {**about, **ending})
+    print(f"base {about['task']}: failed: {error}", flush=True)
+    return error.exit_code
 
 
 @contextmanager
@@ -180,7 +200,8 @@ def check_cell(name, estimator_name):
 def run_cell(name, estimator_name, results=None):
     """Train one cell, all seeds, and write results/runs/<task>/<estimator>/. Returns the exit code.
 
-    Exit code 0 for ok, diverged and not_applicable (scientific outcomes), 1 for failed (something broke).
+    Exit code 0 for ok, diverged and not_applicable (scientific outcomes), 1 for failed (something broke; 2 where that is a
+    reward that is not a number).
     """
     from maxpo_bench import problems
     from maxpo_bench.training import Checkpoints, NotApplicable, train
@@ -225,20 +246,22 @@ def run_cell(name, estimator_name, results=None):
             pass  # a folder that cannot be written to shows now, not after the training
         metrics = _about(task, estimator)
         try:
-            jobs = jobs_of(task, _prepare(task, base_folder(task, results)))
+            row_wise, max_workers = _prepare(task, base_folder(task, results))
+            jobs = jobs_of(task, row_wise)
             earlier = max(Checkpoints(scratch, job).wall_s() for job in jobs)
-            workers.run(jobs, work, label, task.steps)
+            workers.run(jobs, work, label, task.steps, max_workers)
         except NotApplicable as error:
             return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
         except files.CannotWrite:
             raise
         except Fault as error:
             ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
-            return _end_early(folder, {**metrics, **ending}, label, None, 1)
+            return _end_early(folder, {**metrics, **ending}, label, None, error.exit_code)
         parts = [Checkpoints(scratch, job).load() for job in jobs]
         with _replacing(folder) as new:
             wall_s = earlier + time.perf_counter() - start
-            _write_results(new, task, metrics, jobs, parts, base_rows, base_ladders, wall_s)
+            num_workers = min(max_workers or workers.num_workers(), len(jobs))
+            _write_results(new, task, metrics, jobs, parts, base_rows, base_ladders, (wall_s, num_workers))
         shutil.rmtree(scratch.parent, ignore_errors=True)
     status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
     print(f"{label}: {status}, {task.seeds} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
@@ -301,7 +324,8 @@ def _replacing(folder, commit=True):
 
 
 def _prepare(task, base=None):
-    """Whether the problem works row by row. Imports, before the workers are forked, what each would import for itself.
+    """(whether the problem works row by row, how many workers it may have or None). Imports, before the workers are
+    forked, what each would import for itself, and reads the data.
 
     A problem that cannot be built is a Fault, like one that cannot run.
     """
@@ -314,13 +338,13 @@ def _prepare(task, base=None):
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for a GPU must not open it before the fork
     try:
         problem = problems.build(task, (0,), base)
-        problem.load_libraries()
+        problem.prepare()
     except (InputError, Fault):
         raise
     except Exception as error:
         raise Fault(workers.reason(error)) from error
     make_optimiser(task, [torch.nn.Parameter(torch.zeros(1))])  # the first optimiser of a process imports for 2 seconds
-    return problem.row_wise
+    return problem.row_wise, problem.max_workers
 
 
 def _end_early(folder, metrics, label, scratch, code):
@@ -336,7 +360,7 @@ def _end_early(folder, metrics, label, scratch, code):
     return code
 
 
-def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, wall_s):
+def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, clock):
     rows, final, phases, ladder_rows, diverged, errors = list(base_rows), {}, {}, [], {}, 0
     for seed, rungs in enumerate(base_ladders):
         ladder_rows += [{"seed": seed, "step": 0, "k": int(k), **values} for k, values in rungs.items()]
@@ -388,10 +412,10 @@ def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, 
     files.write_csv(folder / "curve.csv", rows)
     files.write_csv(folder / "ladder.csv", ladder_rows)
     timing = {
-        "wall_s": wall_s,
+        "wall_s": clock[0],
         "phases": {phase: seconds / len(final) for phase, seconds in phases.items()},  # seconds per seed, on one core
         "num_seeds": len(final),
-        "num_workers": min(workers.num_workers(), len(jobs)),
+        "num_workers": clock[1],
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
     files.write_json(folder / "timing.json", timing)

@@ -1,4 +1,4 @@
-"""The two ways a run can end badly, and who is to blame for each."""
+"""The ways a run can end badly, and who is to blame for each."""
 
 import difflib
 
@@ -12,6 +12,15 @@ class Fault(RuntimeError):
 
     verifier_errors = 0
     """Samples whose reward could not be computed, up to the fault."""
+
+    exit_code = 1
+
+
+class BadReward(Fault):
+    """An environment or a verifier gave a reward that is not a finite number. The cell ends `failed`; whoever wrote the task
+    must mend it, so the exit code is that of bad input."""
+
+    exit_code = 2
 
 
 def did_you_mean(name, candidates):

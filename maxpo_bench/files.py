@@ -27,6 +27,11 @@ def write_bytes(path, data):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename too must outlive a power cut
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except BaseException as error:  # Ctrl-C too: nothing is left lying about
         with suppress(OSError):
             temporary.unlink()
@@ -75,14 +80,19 @@ def save_tensors(path, tensors, about=None):
     write_bytes(path, save(tensors, {"about": json.dumps(about)}))
 
 
-def load_tensors(path):
-    """(tensors, about) of a file by save_tensors. InputError when it is truncated or not one."""
+def load_about(path):
+    """The `about` of a file by save_tensors, without its tensors. InputError as load_tensors."""
+    return load_tensors(path, names=())[1]
+
+
+def load_tensors(path, names=None):
+    """(tensors, about) of a file by save_tensors; names: those tensors alone. InputError when it is truncated or not one."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), "pt") as file:
             about = json.loads((file.metadata() or {}).get("about", "null"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 (not a dict)
+            return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}, about
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error})") from None
 

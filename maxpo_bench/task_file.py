@@ -123,7 +123,7 @@ KINDS = {  # kind -> its own keys and sections
         "env": _ENV,
         "outcome": _OUTCOME,
         "policy": {
-            "hidden": Key(list, default=(32,), doc="widths of the hidden layers", each=Key(int, low=1, high=10_000)),
+            "hidden": Key(list, default=(32,), doc="widths of the hidden layers", each=Key(int, low=2, high=10_000)),
             "observation_scale": Key(float, default=1.0, low=1e-9, high=1e9, doc="what observations are multiplied by"),
             "log_std": Key(float, default=-0.5, low=-10, high=10, doc="continuous actions: log of the first standard deviation"),
         },

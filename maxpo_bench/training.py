@@ -10,12 +10,13 @@ so a seed's numbers do not depend on its neighbours.
 import math
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+import numpy as np
 import torch
 
 from maxpo_bench import files
-from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.errors import BadReward, InputError
 from maxpo_bench.evaluation import ladder
 
 EXPLODED = 1e12  # a gradient of a larger norm is divergence, long before float32 overflows
@@ -157,6 +158,8 @@ def evaluate(task, problem, policy, step, full):
     prompts = options["prompts"] if full else options["curve_prompts"] or options["prompts"]
     samples = options["samples"] if full else options["curve_samples"] or options["samples"]
     result = problem.evaluate(policy, step, prompts, samples)
+    if not np.isfinite(np.asarray(result.rewards)).all():
+        raise BadReward(f"task {task.name}: evaluation at step {step}: a reward is not a finite number")
     ks = sorted({*task.ladder_ks, 1, task.k}) if full else sorted({1, task.k})
     passes, maxima = ladder(result.rewards, task.success, ks)
     with torch.no_grad():
@@ -240,8 +243,12 @@ class Checkpoints:
 
     def wall_s(self):
         """Seconds the cell had taken by the newest whole checkpoint; 0 without one."""
-        saved = self.load()
-        return saved[1]["wall_s"] if saved else 0.0
+        found = []
+        for path in self.paths:
+            if path.is_file():
+                with suppress(InputError):
+                    found.append(files.load_about(path))
+        return max(found, key=lambda about: about["step"])["wall_s"] if found else 0.0
 
     def load(self):
         """(tensors, about) of the newest whole checkpoint, or None."""
@@ -286,7 +293,7 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
 
     start_states: one state dict per seed (results/base/<task>); None: the problem's own initial policy.
     run: a Run to continue; after_step(run) is called after each step (checkpoints, progress).
-    Raises NotApplicable when the estimator refuses the rewards, Fault when rewards are not finite.
+    Raises NotApplicable when the estimator refuses the rewards, BadReward when rewards are not finite.
     """
     run = run or Run(task, problem, start_states)
     clock, policy, seeds = run.clock, run.policy, problem.seeds
@@ -300,7 +307,7 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
             rewards = problem.reward(batch)
             if not bool(torch.isfinite(rewards).all()):
                 s, g, i = (~torch.isfinite(rewards)).nonzero()[0].tolist()
-                raise Fault(f"seed {seeds[s]}, step {step}, group {g}, sample {i}: reward is {rewards[s, g, i].item()}")
+                raise BadReward(f"seed {seeds[s]}, step {step}, group {g}, sample {i}: reward is {rewards[s, g, i].item()}")
         with clock("advantage"):
             norms = problem.score_norms(batch) if estimator.uses_score_norms else None
             if norms is not None:  # a policy that is falling apart is no refusal of the rewards

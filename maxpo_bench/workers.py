@@ -105,13 +105,13 @@ def run(jobs, work, label, steps_per_job, workers=None):
                     if code in (-signal.SIGTERM, -signal.SIGINT):  # whoever stops the whole group stops us too
                         raise KeyboardInterrupt from None
                     cause = "killed, perhaps out of memory" if code == -signal.SIGKILL else f"exit code {code}"
-                    kind, value = "fault", (f"a worker process ended without a result ({cause})", 0)
+                    kind, value = "fault", (f"a worker process ended without a result ({cause})", 0, 1)
                 process.join()
                 if kind == "error":
                     raise value
                 if kind == "fault":
                     fault = Fault(value[0])
-                    fault.verifier_errors = value[1]
+                    fault.verifier_errors, fault.exit_code = value[1:]
                     raise fault
                 results[index] = value
             progress.update(sum(counters))
@@ -175,7 +175,7 @@ def _answer(work, job, tick):
     except Stopped:
         raise
     except BaseException as error:  # noqa: BLE001 (the parent must hear of whatever it was)
-        return "fault", (reason(error), getattr(error, "verifier_errors", 0))
+        return "fault", (reason(error), getattr(error, "verifier_errors", 0), getattr(error, "exit_code", 1))
 
 
 def _stopped(number, frame):

@@ -87,7 +87,7 @@ PENDULUM = GOOD.replace("kind: bandit", "kind: gymnasium").replace("arms: {count
         ("outcome: {type: final}", ["score.success: missing", "last reward"]),
         ("outcome: {type: success}", ["outcome.threshold: missing"]),
         ("outcome: {type: normalised, low: 5, high: 5}", ["outcome.high: 5.0", "larger than outcome.low 5.0"]),
-        ("score: {success: -200}\npolicy: {hidden: [0]}", ["policy.hidden[0]", "at least 1"]),
+        ("score: {success: -200}\npolicy: {hidden: [1]}", ["policy.hidden[0]", "at least 2"]),
         ("score: {success: -200}\npolicy: {hidden: [8, a]}", ["policy.hidden[1]", "a whole number"]),
         ("score: {success: -200}\npolicy: {log_std: 1000}", ["policy.log_std", "at most 10"]),
     ],

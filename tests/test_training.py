@@ -1,5 +1,6 @@
 """The one loop: it learns, it is fair, it is exact about skipped rows, and it contains divergence to the seed it hit."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from maxpo_bench import problems, training
-from maxpo_bench.errors import Fault
+from maxpo_bench.errors import BadReward, Fault
 from maxpo_bench.estimators import get
 from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.task_file import load
@@ -151,3 +152,68 @@ def test_sampled_max_at_k_agrees_with_the_exact_one():
     last = [row for row in run.rows if row["step"] == 20]
     gap = torch.tensor([row["max_at_k"] - row["exact_max_at_k"] for row in last])
     assert abs(gap.mean()) < 4 * gap.std() / len(last) ** 0.5 and gap.std() > 0
+
+
+def test_rows_without_advantage_never_reach_the_model(task, monkeypatch):
+    asked = []
+    log_probs = Toy.log_probs
+    monkeypatch.setattr(Toy, "log_probs", lambda self, policy, batch, rows=None: (
+        asked.append(rows.tolist()), log_probs(self, policy, batch, rows))[1])
+    problem = Toy(task, (0,), row_wise=True)
+    policy = problem.initial_policy()
+    optimiser = training.make_optimiser(task, [policy.logits])
+    batch = problem.sample(policy, 0)
+    advantages = get("maxpo")((batch == 3).double(), k=2)
+    training.update(task, problem, policy, optimiser, batch, advantages, 0.1)
+    assert asked == [advantages.flatten().nonzero().squeeze(-1).tolist()] and 0 < len(asked[0]) < batch.numel()
+
+
+@pytest.mark.parametrize("name", ["rloo", "grpo", "passk_training", "bon_mean", "pkpo", "maxpo", "tailrl", "rs_grpo"])
+@pytest.mark.parametrize("row_wise", [True, False])
+def test_groups_without_reward_give_a_zero_gradient(task, name, row_wise):
+    problem = Toy(task, (0,), row_wise=row_wise)
+    policy = problem.initial_policy()
+    optimiser = training.make_optimiser(task, [policy.logits])
+    batch = problem.sample(policy, 0)
+    advantages = get(name)(torch.zeros(batch.shape, dtype=torch.float64), k=2)
+    assert training.update(task, problem, policy, optimiser, batch, advantages, 0.1) == [0.0]
+    assert (policy.logits.grad == 0).all() and (policy.logits == 0).all()
+
+
+@pytest.mark.parametrize(
+    "ratio, advantage, loss, slope",
+    [  # the loss -min(ratio A, clip(ratio) A) and its slope in log pi; at clip .2 by hand
+        (1.1, 2.0, -2.2, -2.2),
+        (1.5, 2.0, -2.4, 0.0),  # gone far enough in the good direction: no more push
+        (0.5, 2.0, -1.0, -1.0),
+        (0.5, -2.0, 1.6, 0.0),
+        (1.5, -2.0, 3.0, 3.0),
+        (0.9, -2.0, 1.8, 1.8),
+    ],
+)
+def test_the_clipped_loss_is_ppos(ratio, advantage, loss, slope):
+    old = torch.tensor([-1.0], dtype=torch.float64)
+    new = (old + math.log(ratio)).requires_grad_()
+    value = training.surrogate(new, torch.tensor([advantage], dtype=torch.float64), old, clip=0.2)
+    value.backward()
+    assert value.item() == pytest.approx(loss) and new.grad.item() == pytest.approx(slope)
+
+
+def test_the_kl_penalty_is_unbiased_and_pulls_towards_the_reference():
+    reference = torch.tensor([0.5, 1.5, -1.0], dtype=torch.float64).log_softmax(-1)
+    logits = torch.tensor([1.0, -0.5, 0.3], dtype=torch.float64, requires_grad=True)
+    policy = logits.log_softmax(-1)
+    penalty = training.kl_penalty(policy, reference)
+    assert (penalty >= 0).all()
+    exact = (policy.exp() * (policy - reference)).sum()
+    assert (policy.detach().exp() * penalty).sum().item() == pytest.approx(exact.item(), abs=1e-12)
+    (policy.detach().exp() * penalty).sum().backward()  # on samples of the policy: the gradient of KL(reference || policy)
+    assert torch.allclose(logits.grad, policy.detach().exp() - reference.exp(), atol=1e-12)
+    assert training.kl_penalty(reference, reference).abs().max() == 0
+
+
+def test_an_evaluation_that_is_not_a_number_is_refused(task):
+    problem = Toy(task, (0,))
+    problem.evaluate = lambda policy, step, prompts, samples: Evaluation(torch.tensor([[[0.0, float("nan")]]]).numpy())
+    with pytest.raises(BadReward, match="evaluation at step 3"):
+        training.evaluate(task, problem, problem.initial_policy(), 3, full=False)

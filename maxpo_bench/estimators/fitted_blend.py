@@ -19,7 +19,8 @@ from maxpo_bench.estimators.order_statistics import added_weights, centre, inclu
 
 PRIOR_GROUPS = 4  # informative groups that the prior weights count for
 RESHUFFLED = 2**15  # rewards of the reshuffled groups to fit on: as many rounds as that takes
-MOST_ROUNDS = 32
+MOST_ROUNDS = 12
+MOST_COUNTED = 3  # rounds that reshuffled groups count for against the prior: dealing the same samples again is little news
 HELD_NUMBERS = 2**17  # rewards reshuffled at once
 LARGE = 2**13  # rewards of a batch that is its own large sample: not reshuffled, and worked off in blocks of groups
 BLOCK_NUMBERS = 2**11
@@ -68,7 +69,8 @@ def fitted_blend(rewards, k, score_norms=None, scores=None):
             parts = statistics(new[0], k)
             low, high = folds.least(parts).clamp(max=low), -folds.least(-parts).clamp(max=-high)
             moment, size = fold_moments(k, parts, *new[1:], overlap, folds)
-            moments, sizes = moments + alike[..., None, None] * moment, sizes + alike[..., None] * size
+            moments = moments + alike[..., None, None] * moment
+            sizes = sizes + alike[..., None] * min(1.0, MOST_COUNTED / num_rounds) * size
     highest = rewards.amax(-1).masked_fill(folds.seen == 0, -torch.inf).amax(-1)  # [B, F], of the groups a fold sees
     weights = best_weights(moments, sizes, highest)[:, folds.of, :, None]  # [B, G, 4, 1]
     found = []

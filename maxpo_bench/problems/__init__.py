@@ -39,8 +39,12 @@ class Problem:
         self.task, self.seeds, self.base = task, tuple(seeds), base
         self.verifier_errors = 0  # samples whose reward could not be computed; counted, never silently 0
 
-    def load_libraries(self):
-        """Import what sampling and training will need; called once, before the seeds are forked into workers."""
+    max_workers = None
+    """Processes that may run at once; None: one per core."""
+
+    def prepare(self):
+        """Called once, before the seeds are forked into workers and before any old result is touched: import what sampling
+        and training will need, and refuse (InputError) data that cannot be used."""
 
     def initial_policy(self):
         """The policy every estimator starts from: an nn.Module whose parameters have a leading axis S."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from maxpo_bench.envs.build import GroupVectorEnv, Outcome, make_env, place, time_limit
-from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.errors import BadReward, Fault, InputError
 from maxpo_bench.policies.mlp import MLPPolicy, output_scores
 from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.streams import generator, seed_ints
@@ -69,8 +69,11 @@ class Gymnasium(Problem):
     def _encode(self, observations, x):
         """Write observations of the vector environment [S * B, ...] as float32 into x [S * B, d]."""
         if self.one_hot:
+            index = observations - self.observations.start
+            if ((index < 0) | (index >= self.width)).any():
+                raise Fault(f"{place(self.task)}: env.id: an observation is not in {self.observations}")
             x[:] = 0
-            x[np.arange(len(x)), observations - self.observations.start] = 1
+            x[np.arange(len(x)), index] = 1
         else:
             x.reshape(observations.shape)[...] = observations
         if self.scale != 1:
@@ -122,7 +125,7 @@ class Gymnasium(Problem):
         returns = np.where(alive, rewards, 0.0).sum(0)
         last = rewards[lengths - 1, np.arange(len(lengths))]
         if not np.isfinite(returns).all():
-            raise Fault(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
+            raise BadReward(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         shape = (num_seeds, num_groups, num_members)
         batch = self._pack(torch.cat(inputs), steps, alive.reshape(-1, num_seeds, num_rows), lengths.reshape(num_seeds, num_rows))
         batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))

@@ -52,6 +52,7 @@ class LanguageProblem(Problem):
         self.source = module.Source(task.section("data"), where=task.path.name)
         self.tokenizer = self.source.load_tokenizer(task.section("model"))
         self.device = find_device(task.section("device"), task.path.name)
+        self.max_workers = 1 if self.device.type == "cuda" else None  # seeds take turns on a GPU
         self.max_new_tokens = task.section("sampling")["max_new_tokens"]
         self.temperature = task.section("sampling")["temperature"]
         self.pad_id = self.tokenizer.pad_token_id
@@ -114,10 +115,11 @@ class LanguageProblem(Problem):
             self.load_states(policy, [warm_start.make_base(self.task, self.seed)])
         return policy
 
-    def load_libraries(self):
-        """Import what takes seconds before workers are forked. The model on the CPU: a GPU cannot be forked."""
-        import datasets  # noqa: F401
-
+    def prepare(self):
+        """Read every prompt, and import what takes seconds. The model on the CPU: a GPU cannot be forked."""
+        self.split("train")
+        self._held_out(self.task.evaluation["prompts"])
+        self._held_out(self.task.evaluation["curve_prompts"])
         self.source.load_model(self.task, self.tokenizer, self.seed)
 
     def policy_states(self, policy):
@@ -246,16 +248,20 @@ class LanguageProblem(Problem):
     def score_norms(self, batch):
         return batch.completions.score_norms[None].cpu()
 
+    def _held_out(self, prompts):
+        """Which held-out prompts an evaluation on `prompts` of them takes: always the first of one order."""
+        rows, _ = self.split("held_out")
+        if prompts > len(rows):
+            raise InputError(f"{self.task.path.name}: evaluation: {prompts} prompts wanted, {len(rows)} are held out")
+        return streams.generator(self.task.name, 0, "held-out-prompts").permutation(len(rows))[:prompts]
+
     def evaluate(self, policy, step, prompts, samples):
         """Held-out rewards [1, P, n] of the first P held-out prompts, shuffled once for all, and how varied they are.
 
         extras: "distinct", part of different completions among a prompt's first 8, mean over prompts; "entropy", nats per
         token, mean over all tokens of all completions.
         """
-        rows, _ = self.split("held_out")
-        if prompts > len(rows):
-            raise InputError(f"{self.task.path.name}: evaluation.prompts: {prompts} of {len(rows)} held-out prompts")
-        chosen = streams.generator(self.task.name, 0, "held-out-prompts").permutation(len(rows))[:prompts]
+        chosen = self._held_out(prompts)
         noise = streams.generator(self.task.name, self.seed, "evaluation", step)
         rewards, distinct, entropy, num_tokens = [], 0, 0.0, 0
         chunk = max(1, min(EVALUATION_ROWS, EVALUATION_LOGITS // len(self.tokenizer)) // samples)

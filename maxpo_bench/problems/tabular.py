@@ -157,6 +157,12 @@ class Tabular(Problem):
         env.close()
         self.any_reward_midway = bool((self.arrays.reward[~self.arrays.done] != 0).any())
         self.outcome = Outcome(task.section("outcome"))
+        most = self.arrays.reward.max() * (self.horizon if self.outcome.type == "return" else 1)
+        if self.outcome.type in ("return", "final") and most < task.success:
+            raise InputError(
+                f"{place(task)}: score.success: {task.success:g} can never be reached, an episode is worth at most {most:g}; "
+                "say from which outcome it passes"
+            )
         self.walker = Walker(self.arrays, len(self.seeds))
         self.num_states, self.num_actions = self.walker.num_states, self.walker.num_actions
         self.train_starts, self.train_chances, self.held_out = split_starts(self.arrays.start)

@@ -69,5 +69,5 @@ def figure(data):
         ax.set_xscale("symlog", linthresh=0.1)
     axes[0].set_yticks(range(len(names)), names, fontsize=7)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
-    fig.supxlabel("mean advantage of a group", fontsize=8)
+    fig.supxlabel("mean advantage of a group [reward]", fontsize=8)
     return fig

@@ -68,6 +68,6 @@ def figure(data):
         ax.set_title(name, color=look["color"])
     for ax in axes.flat[len(names):]:
         ax.set_visible(False)
-    fig.supxlabel("reward", fontsize=8)
-    fig.supylabel("advantage / root mean square", fontsize=8)
+    fig.supxlabel("reward [1]", fontsize=8)
+    fig.supylabel("advantage / root mean square [1]", fontsize=8)
     return fig

@@ -127,6 +127,6 @@ def figure(data):
     for tick, name in zip(right.get_yticklabels(), names, strict=True):  # the legend of both panels
         tick.set_color(style.colours(names)[name])
         tick.set_fontweight("bold")
-    left.set(xlabel="step", ylabel="share of seeds that escaped", ylim=(-0.03, 1.03))
-    right.set(xlabel=f"share at step {STEPS}", xlim=(-0.03, 1.03))
+    left.set(xlabel="step [updates]", ylabel="share of seeds that escaped [0 to 1]", ylim=(-0.03, 1.03))
+    right.set(xlabel=f"share at step {STEPS} [0 to 1]", xlim=(-0.03, 1.03))
     return fig

@@ -84,7 +84,7 @@ def figure(data):
         right.plot(curve["theta"], curve["gradient"], color=colour)
         right.plot(best["theta"], best["gradient"], "o", color=colour, markeredgecolor="black", markeredgewidth=0.5)
     right.axhline(0, color=style.GREY, linewidth=0.7)
-    left.set(xlabel="theta", ylabel="J_K")
-    right.set(xlabel="theta", ylabel="dJ_K / dtheta")
+    left.set(xlabel="theta [units of x]", ylabel="J_K [reward]")
+    right.set(xlabel="theta [units of x]", ylabel="dJ_K / dtheta [reward per unit of x]")
     left.legend()
     return fig

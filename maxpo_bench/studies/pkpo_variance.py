@@ -90,7 +90,7 @@ def figure(data):
         bars = [rows["variance"] - rows["low"], rows["high"] - rows["variance"]]
         ax.errorbar(rows["group_size"], rows["variance"], yerr=np.array(bars), elinewidth=0.6,
                     label=LABELS.get(name, name), **look)
-    ax.set(xscale="log", yscale="log", xlabel="group size N", ylabel="variance of the gradient")
+    ax.set(xscale="log", yscale="log", xlabel="group size N [samples]", ylabel="variance of the gradient [(reward per unit of x)²]")
     ax.set_xticks(SIZES, [str(n) for n in SIZES])
     ax.minorticks_off()
     fig.legend(loc="outside right upper")

@@ -6,7 +6,8 @@ CAPTION = (
     "uniform, mild and peaked policies; N = 4 and 5; every valid K > 1) is enumerated, and E[g] is compared with the "
     "exact gradients of J_1, J_K and the sum over K = 1..N-1 of J_K/K. `bias_j1` and `bias_jk` are the worst "
     "||E[g] - grad J|| / ||grad J|| over the (N, K); `scale` is c where E[g] = c grad J for one c over all policies "
-    "and rewards."
+    "and rewards. By enumeration: no samples, so no M, no seed and no interval. An estimator may be scaled (dr_grpo) or mean "
+    "another objective (tailrl, maxrl): then it is away from 0 on both sides."
 )
 
 
@@ -21,5 +22,21 @@ def run():
 
 
 def figure(data):
-    """None: the study is a table."""
-    return None
+    """Worst relative bias of each estimator towards J_1 and towards J_K; a filled mark at 0 is unbiased."""
+    from maxpo_bench.report import style
+
+    rows = data.sort_values(["bias_jk", "bias_j1", "estimator"], ascending=False).reset_index(drop=True)
+    fig, axes = style.new_figure("full", 0.8 + 0.16 * len(rows), cols=2, sharey=True)
+    palette, marks = style.colours(rows["estimator"]), style.markers(rows["estimator"])
+    for ax, column, title in ((axes[0], "bias_j1", "towards J_1, the mean"), (axes[1], "bias_jk", "towards J_K, the best of K")):
+        for y, (name, bias) in enumerate(zip(rows["estimator"], rows[column], strict=True)):
+            ax.plot([0, bias], [y, y], color=palette[name], linewidth=0.8)
+            ax.plot(bias, y, marks[name], color=palette[name] if bias == 0 else "white", markeredgecolor=palette[name],
+                    clip_on=False, zorder=4)
+        ax.axvline(0, color=style.GREY, linewidth=0.7)
+        ax.set_title(title)
+        ax.set_xlim(left=0)
+    axes[0].set_yticks(range(len(rows)), rows["estimator"], fontsize=7)
+    axes[0].set_ylim(-0.6, len(rows) - 0.4)
+    fig.supxlabel("worst relative bias ||E[g] - grad J|| / ||grad J|| [1]; filled at 0: unbiased", fontsize=8)
+    return fig

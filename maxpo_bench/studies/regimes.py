@@ -5,7 +5,7 @@ the mean squared norm of the scores of successes and failures, n_1 and n_0, and 
 E[S | r] = (r - p) d. Two samples of a group meet (same context) with probability 1/C. Then for advantages f(r, c), c
 the successes among the others,
     E ||g||^2 = (1/N) E[f^2 n_r] + (N-1)/N (|d|^2 / C) E[f(r_1, c_1) f(r_2, c_2) (r_1 - p) (r_2 - p)]
-is a sum over binomial counts: maxpo, pkpo and every constant blend are exact. fitted_blend looks at other groups and is
+is a sum over binomial counts: maxpo, pkpo in its three forms and every constant blend are exact. fitted_blend looks at other groups and is
 sampled: batches of 64 groups, the variance of the batch's gradient, whatever its groups share included.
 """
 
@@ -66,6 +66,8 @@ class Exact:
         self.others_but_one = binom.pmf(count[:-1], n - 2, p)
         u = 1 - comb(n - 1 - count, k - 1) / comb(n - 1, k - 1)
         without = 1 - comb(n - 1 - count, k) / comb(n - 1, k)
+        self.include = np.stack([u, np.ones(n)])    # q: pkpo_raw
+        self.without = np.stack([without] * 2)      # v_-i
         self.added = np.stack([u - u, 1 - u])       # D = q - u: pkpo
         self.control = np.stack([without - u] * 2)  # v_-i - u
         self.k, self.n = k, n
@@ -88,10 +90,13 @@ class Exact:
     def mean_squared(self):
         return self.overlap * self.slope() ** 2
 
-    def variance(self, w):
-        """tr Cov of baseline_blend at a constant w."""
-        f = self.added - w * self.control
+    def variance(self, f):
+        """tr Cov of the unbiased gradient estimate with advantages K f."""
         return self.product(f, f) - self.mean_squared()
+
+    def blend(self, w):
+        """baseline_blend at a constant w, over K."""
+        return self.added - w * self.control
 
     def best_weight(self):
         return self.product(self.added, self.control) / self.product(self.control, self.control)
@@ -107,13 +112,18 @@ def exact_rows(name, p, k, n):
     """({estimator: variance}, live), exact. With prompts p and 1-p: half of the groups each."""
     kinds = [Exact(name, q, k, n) for q in ((p, 1 - p) if name.endswith("1-p") else (p,))]
 
-    def mean(w):
-        return np.mean([kind.variance(w) for kind in kinds])
+    def mean(advantages):
+        return np.mean([kind.variance(advantages(kind)) for kind in kinds])
+
+    def blend(w):
+        return mean(lambda kind: kind.blend(w))
 
     top, bottom = (sum(kind.product(a(kind), kind.control) for kind in kinds)
                    for a in (lambda kind: kind.added, lambda kind: kind.control))
-    return {"maxpo": mean(1.0), "pkpo": mean(0.0), "baseline_blend": mean((n - k) / (n - 1)),
-            "best constant w": mean(top / bottom)}, np.mean([kind.live() for kind in kinds])
+    return {"maxpo": blend(1.0), "pkpo": blend(0.0), "baseline_blend": blend((n - k) / (n - 1)),
+            "pkpo_raw": mean(lambda kind: kind.include),
+            "pkpo_loo": mean(lambda kind: kind.include - n / (n - 1) * kind.without),
+            "best constant w": blend(top / bottom)}, np.mean([kind.live() for kind in kinds])
 
 
 def draw(name, p, n, num_batches, noise):
@@ -244,7 +254,7 @@ def caption(data):
                      f"of {len(rows)} sampled regimes, at worst {worst}")
     num, won, lost = len(wide), int((wide["pkpo"] > 1 + 1e-9).sum()), int((wide["pkpo"] < 1 - 1e-9).sum())
     first = fitted(data)["num_groups"]
-    return (f"{num} regimes of binary rewards; maxpo, pkpo and constant blends exactly, by enumeration of "
+    return (f"{num} regimes of binary rewards; maxpo, pkpo, pkpo_raw, pkpo_loo and constant blends exactly, by enumeration of "
             f"counts; fitted_blend from M = {first.min():,} to {first.max():,} groups in batches of {GROUPS}, variance "
             "of the whole batch's gradient, one seed; the 95% bootstrap intervals are in the CSV. Regimes where "
             f"fewer than {MIN_LIVE_GROUPS} sampled groups would count are left out of the sampling (grey). Left: "
@@ -288,7 +298,7 @@ def figure(data):
                 ax.set_title(title, loc="center")
         line[0].set_ylabel(name.replace(", prompts", ",\nprompts").replace(", failures", ",\nfailures")
                            .replace(" of ", "\nof "), rotation=0, ha="right", va="center")
-    axes[-1][1].set_xlabel("K/N")
+    axes[-1][1].set_xlabel("K/N [samples of samples]")
     fig.supylabel("score geometry; ticks: success probability", fontsize=8)
     bar = fig.colorbar(image, ax=axes, location="bottom", fraction=0.025, aspect=40, pad=0.01, ticks=bounds)
     bar.ax.set_xticklabels([f"{b:g}" for b in bounds])

@@ -1,5 +1,6 @@
 """fitted_blend: exactly unbiased by enumeration of whole batches, its limits, its invariances, and that it adapts."""
 
+import importlib
 import itertools
 
 import pytest
@@ -108,7 +109,7 @@ def test_adapts_in_both_directions():
     easy, easy_leave = ratio(0.8, 16, 4)
     rare, rare_leave = ratio(0.05, 16, 4, failure_norm=2.5)
     assert easy_leave < 0.4 and rare_leave > 1.1  # maxpo wins one, pkpo the other
-    assert easy < 0.9 and rare < 1.0
+    assert easy < 0.95 and rare < 1.0
 
 
 def test_prompts_of_different_difficulty_are_not_pooled():
@@ -117,3 +118,24 @@ def test_prompts_of_different_difficulty_are_not_pooled():
     square = {name: e(rewards, k=4).square().mean().item() for name, e in
               (("fitted", fitted_blend), ("pkpo", pkpo), ("maxpo", maxpo))}
     assert square["fitted"] < 1.02 * min(square["pkpo"], square["maxpo"])
+
+
+@pytest.mark.parametrize("k, n, p", [(2, 4, 0.05), (2, 4, 0.3), (4, 16, 0.05)])
+def test_few_groups_fall_back_on_the_prior(k, n, p):
+    """Four groups: reshuffling them is little news. Counted in full it was 1.30 x the better of the two in the first case."""
+    generator = torch.Generator().manual_seed(0)
+    rewards = (torch.rand(4000, 4, n, generator=generator, dtype=torch.float64) < p).double()
+    size = {name: get(name)(rewards, k=k).square().mean() for name in ("fitted_blend", "maxpo", "pkpo")}
+    assert size["fitted_blend"] < 1.22 * min(size["maxpo"], size["pkpo"])
+
+
+def test_blocks_of_a_large_batch_change_nothing(monkeypatch):
+    """A batch that is not reshuffled has the same advantages whole and worked off in blocks of groups."""
+    module = importlib.import_module("maxpo_bench.estimators.fitted_blend")
+    rewards = torch.rand(40, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    norms = torch.rand(40, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    monkeypatch.setattr(module, "RESHUFFLED", 0)
+    whole = get("fitted_blend")(rewards, k=3, score_norms=norms)
+    monkeypatch.setattr(module, "LARGE", 8)
+    monkeypatch.setattr(module, "BLOCK_NUMBERS", 56)
+    assert torch.allclose(get("fitted_blend")(rewards, k=3, score_norms=norms), whole, rtol=0, atol=1e-12)

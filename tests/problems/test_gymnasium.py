@@ -257,3 +257,17 @@ def test_missing_minigrid_is_one_clear_line():
     task = task_file.load(str(Path(__file__).resolve().parents[2] / "tasks" / "minigrid_doorkey.yaml"))
     with pytest.raises(InputError, match=r"needs minigrid, which is not installed: pip install 'maxpo-bench\[minigrid\]'"):
         build(task, (0,))
+
+
+def test_an_observation_outside_its_space_is_a_fault(make_task):
+    problem = build(make_task("gymnasium", env={"id": "FrozenLake-v1"}), (0,))
+    x = np.empty((2, problem.width), dtype=np.float32)
+    for wrong in (-1, problem.width):
+        with pytest.raises(Fault, match="an observation is not in Discrete"):
+            problem._encode(np.array([0, wrong]), x)
+
+
+def test_ended_rows_wait_for_the_masked_reset(make_task):
+    """Autoreset is off where rows are apart, so that a group is a fixed set of whole episodes."""
+    vector = GroupVectorEnv(make_task("gymnasium", env={"id": "FrozenLake-v1"}), 2)
+    assert vector.env.metadata["autoreset_mode"] == gymnasium.vector.AutoresetMode.DISABLED

@@ -201,7 +201,7 @@ def test_evaluation_is_on_held_out_prompts_and_repeats(problem, policy):
     assert first.rewards.shape == (1, 12, 16)
     assert torch.equal(first.rewards, again.rewards) and first.extras == again.extras
     assert 0 < first.extras["distinct"][0] <= 1 and 0 < first.extras["entropy"][0] < np.log(30)
-    with pytest.raises(InputError, match="held-out prompts"):
+    with pytest.raises(InputError, match="1000000 prompts wanted, [0-9]+ are held out"):
         problem.evaluate(policy, 5, 10**6, 2)
 
 

@@ -82,7 +82,7 @@ def test_taxi_as_shipped_learns():
 
 @pytest.mark.parametrize("env", [LAKE, MAZE, CLIFF], ids=lambda env: env["id"])
 def test_walk_replayed_step_by_step(make_task, env):
-    problem = build(make_task("tabular", env=env), (0, 1))
+    problem = build(make_task("tabular", env=env, score={"success": -1000}), (0, 1))
     policy = random_policy(problem)
     batch = problem.sample(policy, 2)
     arrays, shape = problem.arrays, batch["shape"]
@@ -124,7 +124,7 @@ def test_many_start_states_have_no_exact_reference(make_task):
 
 
 def test_final_reward_with_rewards_on_the_way_has_no_exact_reference(make_task):
-    problem = build(make_task("tabular", env=CLIFF, outcome={"type": "final"}), (0,))
+    problem = build(make_task("tabular", env=CLIFF, outcome={"type": "final"}, score={"success": -1}), (0,))
     policy = random_policy(problem)
     assert problem.exact(policy, [1]) is None and problem.exact_gradient(policy, {1: 1.0}) is None
     assert set(problem.reward(problem.sample(policy, 0)).unique().tolist()) <= {-1.0, -100.0}
@@ -234,3 +234,10 @@ def test_bad_environments_are_one_clear_line(make_task, env, message):
     with pytest.raises(InputError, match=message) as caught:
         build(make_task("tabular", env=env), (0,))
     assert "\n" not in str(caught.value)
+
+
+def test_a_success_that_no_episode_can_reach_is_refused(make_task):
+    """Every step along the cliff costs: without score.success the default of 1 would call all episodes failures."""
+    with pytest.raises(InputError, match="score.success: 1 can never be reached"):
+        build(make_task("tabular", env=CLIFF), (0,))
+    build(make_task("tabular", env=CLIFF, score={"success": -50}), (0,))

@@ -158,14 +158,24 @@ def test_a_base_stage_that_is_killed_leaves_no_base_that_looks_whole(from_base):
     one_line(train, "run `maxpo-bench base countdown3` first")
 
 
-def test_a_base_that_bad_input_refuses_leaves_the_old_one(from_base):
-    project = from_base("cartpole")
-    folder = project.folder / "results" / "base" / "cartpole"
+@pytest.mark.parametrize(
+    "name, changes, words",
+    [
+        ("cartpole", {"env": "{id: NoSuchPole-v1}"}, "unknown environment 'NoSuchPole-v1'"),
+        ("cartpole", {"env": "{id: CartPole-v1, backend: envpool}"}, "envpool"),
+        ("cartpole", {"env": "{id: Blackjack-v1}", "score": "{success: 1}"}, "has no time limit of its own"),
+        ("countdown3", {"evaluation": "{prompts: 100000, samples: 4}"}, "100000 prompts wanted"),
+        ("countdown3", {"sampling": "{max_new_tokens: 1000}"}, "more than the model's context of 512"),
+    ],
+)
+def test_a_base_that_bad_input_refuses_leaves_the_old_one(name, changes, words, from_base):
+    project = from_base(name)
+    folder = project.folder / "results" / "base" / name
     before = {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    project.add("cartpole", env="{id: NoSuchPole-v1}")
-    command = project.run("base", "cartpole")
+    project.add(name, **changes)
+    command = project.run("base", name)
     assert command.code == 2
-    one_line(command, "unknown environment 'NoSuchPole-v1'")
+    one_line(command, words)
     assert {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

@@ -79,25 +79,27 @@ def test_a_problem_of_ones_own_that_holds_is_ok(broken):
 
 
 @pytest.mark.parametrize(
-    "at_reward, words",
+    "at_reward, words, code",
     [
-        ("if step == 7: raise ValueError('the verifier broke')", ["ValueError", "the verifier broke", "broken.py"]),
+        ("if step == 7: raise ValueError('the verifier broke')", ["ValueError", "the verifier broke", "broken.py"], 1),
         (
             "if step == 7 and self.seeds[-1] == 1: rewards[-1, 0, 2] = float('nan')",
             ["seed 1", "step 7", "group 0", "sample 2", "nan"],
+            2,  # whoever wrote the task must mend it
         ),
         (
             "if step == 7 and self.seeds[0] == 0: rewards[0, 1, 0] = float('inf')",
             ["seed 0", "step 7", "group 1", "sample 0", "inf"],
+            2,
         ),
-        ("if step == 7: torch.zeros(10**15)", ["out of memory"]),
-        ("if step == 7: import numpy; numpy.ones(10**15)", ["out of memory"]),
-        ("if step == 7: import os; os.abort()", ["worker process", "exit code -6"]),
+        ("if step == 7: torch.zeros(10**15)", ["out of memory"], 1),
+        ("if step == 7: import numpy; numpy.ones(10**15)", ["out of memory"], 1),
+        ("if step == 7: import os; os.abort()", ["worker process", "exit code -6"], 1),
     ],
 )
-def test_a_fault_in_training_is_failed_with_a_reason_and_exit_code_1(at_reward, words, broken):
+def test_a_fault_in_training_is_failed_with_a_reason_and_an_exit_code(at_reward, words, code, broken):
     project, command = broken(at_reward=at_reward)
-    assert command.code == 1, command.output
+    assert command.code == code, command.output
     metrics = project.metrics("broken")
     assert metrics["status"] == "failed"
     for word in words:
@@ -119,8 +121,34 @@ def test_a_fault_in_the_base_stage_has_a_reason_and_exit_code_1(where, broken):
     assert command.code == 1, command.output
     base = json.loads((project.folder / "results" / "base" / "broken" / "base.json").read_text())
     assert base["status"] == "failed" and "KeyError" in base["reason"]
+    # There was no base before; where there is one, a cause that may pass does not cost it.
     train = project.run("train", "broken", "maxpo")
     assert train.code == 2 and "KeyError" in train.output and "Traceback" not in train.output
+
+
+def test_a_reward_that_is_not_a_number_is_refused_in_the_base_stage(broken):
+    project, command = broken(at_reward="rewards[0, 1, 0] = float('nan')")
+    base = json.loads((project.folder / "results" / "base" / "broken" / "base.json").read_text())
+    assert command.code == 2 and base["status"] == "failed", command.output
+    assert "evaluation at step 0" in base["reason"] and command.output.count("\n") == 1
+
+
+def test_a_problem_that_cannot_be_built_leaves_the_base_of_before(broken):
+    project, _ = broken()
+    path = project.folder / "results" / "base" / "broken"
+    before = {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+    code = (project.folder / "tasks" / "broken.py").read_text()
+    (project.folder / "tasks" / "broken.py").write_text(code.replace("        pass\n", "        raise MemoryError\n", 1))
+    command = project.run("base", "broken")
+    assert command.code == 1 and "still there" in command.output, command.output
+    assert {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_a_problem_may_bound_its_workers(broken):
+    """Seeds of a language model take turns on a GPU."""
+    project, _ = broken(at_start="self.max_workers = 1")
+    assert json.loads((project.cell("broken") / "timing.json").read_text())["num_workers"] == 1
+    assert project.metrics("broken")["status"] == "ok"
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_exact_variances_of_the_map_agree_with_enumeration(monkeypatch, arms, co
             return get("baseline_blend")(rewards, k=k, w=(n - k) / (n - 1))
 
         exact, live = regimes_study.exact_rows("tiny", p, k, n)
-        for name in ("maxpo", "pkpo"):
+        for name in ("maxpo", "pkpo", "pkpo_raw", "pkpo_loo"):
             truth = enumerated_variance(arms, contexts, p, k, n, get(name))
             assert exact[name] == pytest.approx(truth, rel=1e-10)
         truth = enumerated_variance(arms, contexts, p, k, n, blend)
