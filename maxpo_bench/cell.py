@@ -19,7 +19,6 @@ from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.task_file import load, root
 
 RUN_FILES = ("curve.csv", "ladder.csv", "timing.json", "metrics.json")
-SHARED_SOURCES = ("contract.py", "order_statistics.py")  # what every estimator's advantages depend on besides its own file
 VERSIONS = ("maxpo-bench", "torch", "numpy", "gymnasium", "transformers")
 
 
@@ -285,6 +284,8 @@ def _about(task, estimator):
     """What ran: the part of metrics.json that is known before the run."""
     import torch
 
+    from maxpo_bench.estimators import shared_sha256
+
     n = max(3, task.group_size)
     rewards = torch.zeros(n, dtype=torch.float64)
     rewards[:: max(2, n // 3)] = 1.0  # a fixed probe with a few successes, legal for every estimator
@@ -297,7 +298,7 @@ def _about(task, estimator):
         "seeds": list(range(task.seeds)),
         "task_sha256": task.sha256,
         "source_sha256": files.sha256(estimator.path),
-        "shared_sha256": {name: files.sha256(estimator.path.parent / name) for name in SHARED_SOURCES},
+        "shared_sha256": shared_sha256(),
         "probe": {"rewards": rewards.tolist(), "k": task.k, "advantages": estimator(rewards[None], k=task.k)[0].tolist()},
         "versions": versions(),
     }

@@ -23,7 +23,7 @@ import torch
 
 from maxpo_bench import files, problems, workers
 from maxpo_bench.errors import InputError
-from maxpo_bench.estimators import get, names
+from maxpo_bench.estimators import get, names, shared_sha256
 from maxpo_bench.streams import generator
 from maxpo_bench.task_file import load, root
 
@@ -39,7 +39,8 @@ def run(task_name, out_csv, results=None):
     """The variance stage of a task: measures the checkpoints of the `variance_policy` cell and writes out_csv.
 
     One row per checkpoint (initial, middle, final of seed 0) and estimator of the registry, see `measure`, with the
-    sha256 of the task and of the estimator's file, as in metrics.json. InputError when a checkpoint is missing.
+    sha256 of the task, of the estimator's file and of the files all estimators share, as in metrics.json. InputError when
+    a checkpoint is missing.
     """
     task = load(task_name)
     results = results or root() / "results"
@@ -57,8 +58,9 @@ def run(task_name, out_csv, results=None):
         problem.load_states(policy, [files.load_tensors(paths[when])[0]])
         rows = measure(problem, policy, task.k, num_batches, purpose=when)
         tick(1)
+        shared = {f"{file.removesuffix('.py')}_sha256": digest for file, digest in shared_sha256().items()}
         return [{"checkpoint": when, **row, "task_sha256": task.sha256,
-                 "source_sha256": files.sha256(_estimator(row["estimator"]).path)} for row in rows]
+                 "source_sha256": files.sha256(_estimator(row["estimator"]).path), **shared} for row in rows]
 
     parts = workers.run(list(CHECKPOINTS), work, f"variance {task.name}", 1)
     files.write_csv(out_csv, [_rounded(row) for part in parts for row in part])

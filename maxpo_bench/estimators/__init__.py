@@ -9,12 +9,14 @@ Nothing here imports torch until an estimator is asked for.
 """
 
 import functools
+import hashlib
 import importlib
 from pathlib import Path
 
 from maxpo_bench.errors import InputError, did_you_mean
 
 FOLDER = Path(__file__).parent
+SHARED_SOURCES = ("contract.py", "order_statistics.py")  # what every estimator's advantages depend on besides its own file
 
 
 def names():
@@ -32,3 +34,8 @@ def get(name):
     if not hasattr(module, name):
         raise InputError(f"{module.__file__} must hold one estimator called {name!r}, like its file")
     return getattr(module, name)
+
+
+def shared_sha256():
+    """{file: sha256} of the sources that every estimator shares. Imports nothing of them."""
+    return {name: hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() for name in SHARED_SOURCES}

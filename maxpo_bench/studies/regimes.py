@@ -5,8 +5,9 @@ the mean squared norm of the scores of successes and failures, n_1 and n_0, and 
 E[S | r] = (r - p) d. Two samples of a group meet (same context) with probability 1/C. Then for advantages f(r, c), c
 the successes among the others,
     E ||g||^2 = (1/N) E[f^2 n_r] + (N-1)/N (|d|^2 / C) E[f(r_1, c_1) f(r_2, c_2) (r_1 - p) (r_2 - p)]
-is a sum over binomial counts: maxpo, pkpo in its three forms and every constant blend are exact. fitted_blend looks at other groups and is
-sampled: batches of 64 groups, the variance of the batch's gradient, whatever its groups share included.
+is a sum over binomial counts: maxpo, pkpo in its three forms and every constant blend are exact. fitted_blend looks at
+other groups and is sampled: batches of 64 groups, the variance of the batch's gradient, whatever its groups share
+included.
 """
 
 import numpy as np
