@@ -24,6 +24,35 @@ optimiser: {lr: 0.1}
 variance: {groups: 64}
 """
 
+POLE = """
+version: 1
+kind: gymnasium
+title: CartPole, a few steps
+env: {id: CartPole-v1, max_episode_steps: 30}
+policy: {hidden: [8]}
+k: 2
+group_size: 6
+groups: 5
+steps: 1
+optimiser: {lr: 0.01}
+score: {success: 30}
+"""
+
+LANGUAGE = """
+version: 1
+kind: countdown
+title: A language model of a few thousand weights
+data: {digits: 2}
+model: {hidden_size: 16, layers: 1, heads: 2, mlp_size: 16}
+warm_start: {steps: 1}
+sampling: {max_new_tokens: 5}
+k: 2
+group_size: 6
+groups: 5
+steps: 1
+optimiser: {lr: 1e-3}
+"""
+
 
 @pytest.fixture
 def problem(tmp_path):
@@ -59,6 +88,39 @@ def enumerated(problem, policy, name, k, n):
     return mean, (p @ g.square().sum(-1) - mean.square().sum()).item()
 
 
+def naive_samples(problem, policy, num_batches):
+    """(rewards [G, N], score norms [G, N], scores [G, N, D] float64) of what `measure` draws, each score by its own backward."""
+    task, parameters, found = problem.task, list(policy.parameters()), []
+    for number in range(num_batches):
+        batch = problem.sample(policy, number, purpose="variance policy", groups=task.groups, group_size=task.group_size)
+        rewards, log_probs = problem.reward(batch)[0], problem.log_probs(policy, batch)[0]
+        scores = [torch.cat([x.flatten() for x in torch.autograd.grad(one, parameters, retain_graph=True)])
+                  for one in log_probs.flatten()]
+        found.append((rewards, problem.score_norms(batch)[0], torch.stack(scores).double().view(*rewards.shape, -1)))
+    return found
+
+
+def naive_gradients(samples, name, k):
+    """[B, G, D]: g = (1/N) sum_i A_i S_i of each group, formed."""
+    found = []
+    for rewards, norms, scores in samples:
+        whole = name == variance.WHOLE_SCORES
+        estimator = get("fitted_blend" if whole else name)
+        advantages = estimator(rewards, k=k, score_norms=norms, **({"scores": scores} if whole else {}))
+        found.append(sum(advantages[:, i, None] * scores[:, i] for i in range(rewards.shape[1])) / rewards.shape[1])
+    return torch.stack(found)
+
+
+def naive_moments(g, across):
+    """(||E g||^2, tr Cov g), without bias, of gradients [B, G, D]; across: groups of one batch are not independent."""
+    units = g.mean(1) if across else g.flatten(0, 1)
+    products = [units[i] @ units[j] for i in range(len(units)) for j in range(len(units)) if i != j]
+    square = torch.stack(products).mean().item()
+    if across:
+        return square, g.square().sum(-1).mean().item() - square
+    return square, units.var(0).sum().item()
+
+
 def by_name(rows):
     return {row["estimator"]: row for row in rows}
 
@@ -80,6 +142,31 @@ def test_trace_snr_ratio_and_cosine_agree_with_enumeration(problem):
             assert row["ratio_low"] < trace / leader_trace < row["ratio_high"]
             assert row["ratio_high"] / row["ratio_low"] < 1.4
     assert "ratio_to_maxpo" not in rows["grpo"] and "ratio_to_maxpo" not in rows["rloo"]  # other E[g]: SNR only
+
+
+@pytest.mark.parametrize("text", [POLE, LANGUAGE], ids=["mlp", "language"])
+def test_networks_agree_with_gradients_formed_one_by_one(tmp_path, text):
+    """All parameters, not a last layer; the numerator of the SNR, trace_cov and the ratio to maxpo."""
+    path = tmp_path / "net.yaml"
+    path.write_text(text)
+    problem = problems.build(load(str(path)), (0,))
+    if problem.row_wise:  # an untrained model solves nothing: graded rewards, from its tokens
+        policy = problem.untrained_policy()
+        problem.reward = lambda batch: (batch.completions.tokens.sum(-1) % 5)[None] / 4.0
+    else:
+        policy = problem.initial_policy()
+    rows, traces = by_name(variance.measure(problem, policy, 2, num_batches=3)), {}
+    samples = naive_samples(problem, policy, 3)
+    names = ("maxpo", "pkpo", "pkpo_loo", "rloo", "grpo", "fitted_blend", variance.WHOLE_SCORES)
+    for name in names:
+        g, row = naive_gradients(samples, name, 2), rows[name]
+        square, traces[name] = naive_moments(g, across=name.startswith("fitted_blend"))
+        assert row["num_parameters"] == g.shape[-1] == sum(p.numel() for p in policy.parameters())
+        assert row["trace_cov"] == pytest.approx(traces[name], rel=1e-4) and traces[name] > 0
+        assert row["snr"] * row["trace_cov"] == pytest.approx(square, rel=1e-4, abs=1e-5 * traces[name])
+        if name not in ("rloo", "grpo"):
+            assert row["ratio_to_maxpo"] == pytest.approx(traces[name] / traces["maxpo"], rel=1e-4)
+    assert len({round(trace / traces["maxpo"], 3) for trace in traces.values()}) == len(names)
 
 
 def test_bias_is_found_where_it_is_and_nowhere_else(problem):
@@ -105,6 +192,33 @@ def test_intervals_cover_at_their_rate(problem):
                               rows["maxpo"]["bias_low"] == 0,
                               rows["pkpo"]["ratio_low"] < ratio < rows["pkpo"]["ratio_high"]])
     assert (hits > 85).all(), hits
+
+
+def fitted_ratio(problem, policy, whole, num_batches):
+    """tr Cov over maxpo's of fitted_blend in batches of 8 groups: maxpo's and E g exact, E||g||^2 from formed gradients."""
+    batch = problem.sample(policy, 0, purpose="truth", groups=8 * num_batches, group_size=4)
+    scores = problem.scores(policy, batch)[0].detach().view(num_batches, 8, 4, -1)
+    options = {"scores": scores} if whole else {"score_norms": problem.score_norms(batch)[0].view(-1, 8, 4)}
+    advantages = get("fitted_blend")(problem.reward(batch)[0].view(-1, 8, 4), k=2, **options)
+    g = (advantages[..., None] * scores).mean(2)
+    mean, trace = enumerated(problem, policy, "maxpo", 2, 4)
+    return ((g.square().sum(-1).mean() - mean.square().sum()) / trace).item()
+
+
+@pytest.mark.parametrize("repetitions, least, most", [(30, 0.8, 1.0), pytest.param(400, 0.9, 0.98, marks=pytest.mark.slow)])
+def test_the_ratio_of_an_estimator_that_looks_across_groups_is_covered(problem, repetitions, least, most):
+    policy = a_policy(problem)
+    names = ("fitted_blend", variance.WHOLE_SCORES)
+    truths = [fitted_ratio(problem, policy, whole, 900 + 5 * repetitions) for whole in (False, True)]
+    hits, widths = torch.zeros(2), torch.zeros(2)
+    for i in range(repetitions):
+        rows = by_name(variance.measure(problem, policy, 2, 12, purpose=f"{i}", estimators=["maxpo", "fitted_blend"]))
+        hits += torch.tensor([rows[name]["ratio_low"] < truth < rows[name]["ratio_high"]
+                              for name, truth in zip(names, truths, strict=True)])
+        widths += torch.tensor([rows[name]["ratio_high"] / rows[name]["ratio_low"] for name in names])
+    print(f"covered {hits.tolist()} of {repetitions}")
+    assert (hits >= least * repetitions).all() and (hits <= most * repetitions).all(), hits
+    assert (widths < 2.8 * repetitions).all(), widths / repetitions
 
 
 def test_memory_blocks_do_not_change_the_numbers(problem, monkeypatch):
