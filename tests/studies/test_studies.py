@@ -95,15 +95,22 @@ def test_exact_variances_of_the_map_agree_with_enumeration(monkeypatch, arms, co
         assert live == pytest.approx(sum(counts), abs=1e-12)
 
 
+# Of fitted_blend at success .2, K/N = 2/8: today .11-.14, .81-.84, .85-.87, .84-.85, .87, .91 and .98. The prior weights alone give
+# 1.01, 1.17, .97, .97, .98, 1.13 and .99; a fit that ignores the score norms .58, .86, .85, .86, .87, 1.05 and .98.
+MOST_OF_THE_BETTER = dict(zip(regimes_study.GEOMETRIES, (0.3, 0.95, 0.93, 0.92, 0.92, 0.97, 1.02), strict=True))
+
+
 @pytest.mark.parametrize("name", regimes_study.GEOMETRIES)
-def test_samples_of_the_map_have_the_exact_variance(name):
+def test_samples_of_the_map_have_the_exact_variance_and_the_fit_gains(name):
     p, k, n = 0.2, 2, 8
     exact, _ = regimes_study.exact_rows(name, p, k, n)
     parts = regimes_study.sampled(name, p, k, n, np.random.default_rng(0))
     for estimator in ("maxpo", "pkpo"):
         values = parts[estimator]
         assert abs(values.mean() - exact[estimator]) < 4.5 * values.std() / np.sqrt(len(values))
-    assert parts["fitted_blend"].mean() < 3 * min(exact["maxpo"], exact["pkpo"])
+    better = parts["maxpo" if exact["maxpo"] <= exact["pkpo"] else "pkpo"].mean()  # on the same samples
+    for estimator in parts.keys() & {"fitted_blend", "fitted_blend_scores"}:
+        assert parts[estimator].mean() < MOST_OF_THE_BETTER[name] * better, f"{parts[estimator].mean() / better:.3f} x"
 
 
 def test_the_map_has_enough_regimes_and_its_rows_are_sound(monkeypatch):
