@@ -60,6 +60,31 @@ def test_partitioned_is_what_pkpo_averages():
         assert torch.allclose(mean, (get("maxpo") if baseline else get("pkpo_raw"))(rewards, k=2), atol=1e-12)
 
 
+@pytest.fixture(scope="module")
+def toy():
+    """pkpo_variance.run() at two group sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pkpo_variance, "SIZES", (8, 16))
+        return pkpo_variance.run()
+
+
+@pytest.mark.parametrize("n, published", [(8, 2.27), (16, 2.31)])
+def test_maxpo_has_more_than_twice_the_variance_of_pkpo_on_the_toy(toy, n, published):
+    rows = toy[toy["group_size"] == n].set_index("estimator").loc[["maxpo", "pkpo"]]
+    errors = (rows["high"] - rows["low"]) / (2 * 1.96) / rows["variance"]  # of each variance, relative
+    ratio = rows["variance"]["maxpo"] / rows["variance"]["pkpo"]
+    assert abs(ratio / published - 1) < 2 * np.hypot(*errors) < 0.06
+
+
+def test_every_form_of_the_toy_has_the_slope_of_the_quadrature_as_its_mean(toy):
+    slope = pkpo_objective.objective(pkpo_variance.THETA, pkpo_variance.K)[1][0]
+    assert slope == pytest.approx(-1.777, abs=5e-4)
+    assert len(toy) == 2 * 9 and (toy["num_estimates"] == 10_000).all()
+    errors = np.sqrt(toy["variance"] / toy["num_estimates"])
+    assert (np.abs(toy["mean"] - slope) < 3 * errors).all(), toy
+    assert errors.min() < 0.01  # pkpo and its kin can tell a bias of 1%
+
+
 def enumerated_variance(arms, contexts, p, k, n, estimator):
     """tr Cov of one group's gradient, over every group of (context, arm) pairs, or Bernoulli draws if arms is None."""
     if arms is None:
@@ -144,6 +169,26 @@ def test_snr_of_known_gradients_and_its_error():
     assert errors.mean() == pytest.approx(values.std(), rel=0.25)
 
 
+def test_a_point_of_the_bandits_agrees_with_enumeration(monkeypatch):
+    """Four arms, N = 5: E g and tr Cov g over all 4^5 groups, for every estimator that looks at its own group alone."""
+    n = 5
+    for name, value in {"REWARDS": ("linear", "exponential"), "ARMS": (4,), "KS": (1, 3), "N": n, "NUM_GROUPS": 16_000}.items():
+        monkeypatch.setattr(bandit_snr, name, value)
+    picks = torch.tensor(list(itertools.product(range(4), repeat=n)))
+    scores, seen = torch.eye(4, dtype=torch.float64)[picks] - 0.25, 0
+    data = bandit_snr.run()
+    for row in data[data["estimator"] != "fitted_blend"].itertuples():
+        values = torch.as_tensor(bandit_snr.arm_rewards(row.rewards, 4))
+        g = torch.einsum("bn,bna->ba", get(row.estimator)(values[picks], k=row.k), scores) / n
+        mean, error = g.mean(0), (row.high - row.low) / (2 * 1.96)
+        snr = (mean.square().sum() / g.var(0, correction=0).sum()).item()
+        assert abs(row.snr - snr) < 3.5 * error < 0.25 * snr, row
+        if row.estimator in ("maxpo", "pkpo"):
+            assert row.exact_gradient_norm == pytest.approx(mean.norm().item(), rel=1e-9)
+        seen += 1
+    assert seen == 2 * 2 * 7
+
+
 def test_effective_rewards_and_sums_say_which_estimators_centre():
     data = effective_reward.run()
     assert (data[data["estimator"] == "pkpo"]["advantage"] >= 0).all()
@@ -167,6 +212,29 @@ def test_the_objective_decides_who_leaves_the_local_optimum(monkeypatch):
     assert (low, high) == pytest.approx((0.7864, 0.9565), abs=1e-3)
 
 
+def test_the_local_optimum_trains_by_adam_on_the_mean_loss(monkeypatch):
+    """Against autograd and torch's Adam, by an estimator whose advantages do not sum to zero."""
+    monkeypatch.setattr(local_optimum, "NUM_SEEDS", 2)
+    monkeypatch.setattr(local_optimum, "STEPS", 5)
+    values, pkpo = torch.as_tensor(local_optimum.arm_rewards()), get("pkpo")
+    noise = torch.rand(5, 2, local_optimum.GROUPS, local_optimum.N, generator=torch.Generator().manual_seed(0)).double()
+    path = local_optimum.train(pkpo, 4, values, noise)
+    logits = torch.zeros(2, 100, dtype=torch.float64)
+    logits[:, 0] = np.log(0.9 / 0.1 * 99)
+    logits.requires_grad_()
+    adam = torch.optim.Adam([logits], lr=0.05)
+    for step in range(6):
+        policy = logits.softmax(-1)
+        assert torch.allclose(path[step], policy[:, -1], rtol=1e-9, atol=0)
+        if step < 5:
+            arms = (noise[step].flatten(1)[..., None] >= policy.detach().cumsum(-1)[:, None, :]).sum(-1)
+            advantages = pkpo(values[arms].view(2, local_optimum.GROUPS, local_optimum.N), k=4).flatten(1)
+            adam.zero_grad()
+            (-advantages * policy.log().gather(1, arms)).mean(1).sum().backward()
+            adam.step()
+    assert (path[-1] > path[0]).any()
+
+
 @pytest.mark.parametrize("name", ["pkpo_objective", "effective_reward", "centring"])
 def test_a_study_repeats_byte_for_byte_and_draws_its_figure(name, tmp_path):
     import pandas as pd
@@ -177,6 +245,49 @@ def test_a_study_repeats_byte_for_byte_and_draws_its_figure(name, tmp_path):
     data = pd.read_csv(tmp_path / "a.csv")  # the report draws from the file, not from memory
     assert len(studies.caption(name, data)) > 80 and studies.get(name).TITLE
     assert studies.get(name).figure(data).axes
+
+
+SHRUNK = {
+    bandit_snr: {"REWARDS": ("linear", "gaussian"), "ARMS": (4, 8), "KS": (1, 2), "N": 6, "NUM_GROUPS": 160, "NUM_BLOCKS": 10},
+    local_optimum: {"NUM_SEEDS": 4, "STEPS": 20},
+    pkpo_variance: {"SIZES": (8, 12), "NUM_ESTIMATES": 500},
+}
+
+
+@pytest.mark.parametrize("study", SHRUNK, ids=lambda study: study.__name__.split(".")[-1])
+def test_a_long_study_repeats_byte_for_byte_and_draws_its_figure(study, tmp_path, monkeypatch):
+    import pandas as pd
+
+    for name, value in SHRUNK[study].items():
+        monkeypatch.setattr(study, name, value)
+    name = study.__name__.split(".")[-1]
+    for file in ("a.csv", "b.csv"):
+        torch.rand(3), np.random.random(3)  # the global generators do not matter
+        studies.run_study(name, tmp_path / file)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    data = pd.read_csv(tmp_path / "a.csv")
+    assert len(studies.caption(name, data)) > 80
+    axes = study.figure(data).axes
+    assert len(axes) == {bandit_snr: 4, local_optimum: 2, pkpo_variance: 1}[study]
+    assert all(ax.lines and np.isfinite(ax.dataLim.bounds).all() for ax in axes)
+    assert (data["low"] <= data["high"]).all() and data.drop(columns="median_step", errors="ignore").notna().all().all()
+
+
+def test_the_rows_of_the_local_optimum(monkeypatch):
+    """Every estimator that takes graded rewards, from the same start, at every tenth step."""
+    from maxpo_bench.estimators import names
+
+    for name, value in SHRUNK[local_optimum].items():
+        monkeypatch.setattr(local_optimum, name, value)
+    data = local_optimum.run()
+    graded = {name for name in names() if get(name).rewards != "binary"}
+    assert set(data["estimator"]) == graded | {"rs_grpo, beta 8", "rs_grpo, beta 16"}
+    assert (data.groupby("estimator")["step"].agg(list).map(tuple) == (0, 10, 20)).all()
+    assert (data["k"] == data["estimator"].map(lambda name: 16 if name == "best_gap" else 4)).all()
+    start = data[data["step"] == 0]
+    assert start["best_arm_probability"].to_numpy() == pytest.approx(0.1 / 99) and (start["escaped"] == 0).all()
+    ends = data[data["step"] == 20].set_index("estimator")["best_arm_probability"]
+    assert ends["maxpo"] > ends["rloo"] and ends["rs_grpo, beta 16"] > ends["rs_grpo"]
 
 
 @pytest.mark.parametrize("name", ALL)
