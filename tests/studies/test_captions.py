@@ -1,9 +1,45 @@
 """Captions say what the rows say: a contradiction only where there is one, beyond the intervals."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from maxpo_bench.studies import bandit_snr, effective_reward, local_optimum, pkpo_variance, regimes
+from maxpo_bench import studies
+from maxpo_bench.studies import bandit_snr, cost, effective_reward, local_optimum, pkpo_variance, regimes
+
+COMMITTED = Path(__file__).resolve().parents[2] / "results" / "studies"
+
+
+@pytest.mark.parametrize("name", studies.names())
+def test_every_caption_states_samples_seeds_and_interval(name):
+    """On the committed data: how many samples, and as many as there are; the seeds; an interval, or why there is none."""
+    if not (COMMITTED / f"{name}.csv").is_file():
+        pytest.skip("this study has not been run yet")
+    data = pd.read_csv(COMMITTED / f"{name}.csv")
+    text = studies.caption(name, data)
+    counts = [data[column] for column in ("num_groups", "num_estimates", "num_seeds") if column in data]
+    if re.search(r"no sampl(es|ing)\b", text):
+        assert not counts
+    else:
+        assert re.search(r"\bM = |\d gradient estimates a point|^Share of \d+ seeds|\b[Oo]ne\s+draw\b", text)
+        assert re.search(r"\b([Oo]ne|\d+) seeds?\b|\bseeds of their own\b", text)
+        if name == "cost":
+            fast = data[~data["estimator"].isin(cost.SLOW_SIZES)]
+            assert "M = 2^16 / N" in text and (fast["num_groups"] * fast["group_size"] == 2**16).all()
+        else:
+            said = {int(number.replace(",", "")) for number in re.findall(r"\d[\d,]*\d|\d", text)}
+            for count in counts:
+                assert {count[count > 0].min(), count.max()} <= said
+    if {"low", "high"} <= set(data):
+        assert re.search(r"95% (\w+ )?interval", text) and "no interval" not in text
+    else:
+        assert re.search(r"\bno (seed and no )?interval\b|\(spread of groups, not of an estimate\)", text)
+
+
+def test_the_studies_of_the_pipeline_have_been_run():
+    assert len([name for name in studies.names() if (COMMITTED / f"{name}.csv").is_file()]) >= 9
 
 
 @pytest.mark.parametrize("pkpo, words", [(0.7, "contradicts the claim"), (1.4, "as the claim says"), (1.0, "more in 0. ")])
