@@ -145,6 +145,20 @@ def test_the_loop_learns(name, least):
     assert start < least - 0.05 and final > least
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name, rise", [("local_optimum", 0.15), ("frozenlake", 0.5), ("cliffwalking", 0.4), ("cartpole", 0.3)])
+def test_default_tasks_are_learnt_and_not_saturated(name, rise):
+    """On seeds that no result uses, maxpo raises max@K clearly and leaves room above."""
+    task = load(name)
+    problem = problems.build(task, (100, 101, 102))
+    first, _ = training.evaluate(task, problem, problem.initial_policy(), 0, full=True)
+    last = [row for row in training.train(task, get("maxpo"), problem).rows if row["step"] == task.steps]
+    column = "exact_max_at_k" if "exact_max_at_k" in first[0] else "max_at_k"
+    start, end = (sum(row[column] for row in rows) / 3 for rows in (first, last))
+    print(f"{name}: {column} from {start:.3f} to {end:.3f}")
+    assert end > start + rise and end < 0.95
+
+
 def test_sampled_max_at_k_agrees_with_the_exact_one():
     task = replace(load("bandit"), steps=20)
     problem = problems.build(task, tuple(range(100, 110)))

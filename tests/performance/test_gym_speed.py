@@ -1,6 +1,7 @@
 """How fast the gym half is. Ratios of CPU times of one process, best of several: a busy machine matters little."""
 
 import time
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
@@ -92,42 +93,70 @@ def test_ten_seeds_against_one(name, limit):
     assert ratio <= limit
 
 
-def test_overhead_on_a_native_vector_environment(monkeypatch):
-    """Everything but the environment and the policy's forward and backward, as a share of the loop.
+@pytest.mark.parametrize("name, limit", [("frozenlake", 2.5), ("cartpole", 4.0)])
+def test_ten_seeds_against_one_in_a_whole_training(name, limit):
+    """train() as a cell runs it, first and last evaluation included, cut to 6 steps."""
+    task = replace(task_file.load(name), steps=6)
+    problems = {num_seeds: build(task, tuple(range(100, 100 + num_seeds))) for num_seeds in (1, 10)}
+    seconds = {1: [], 10: []}
+    for _ in range(8):  # in turn, so that a neighbour on the same core slows both
+        for num_seeds, problem in problems.items():
+            seconds[num_seeds].append(best(lambda problem=problem: train(task, get("maxpo"), problem), 1)[0])
+    ratio = min(seconds[10]) / min(seconds[1])
+    print(f"{name}: a training of ten seeds costs {ratio:.2f} x one of one seed")
+    assert ratio <= limit
+
+
+def shares_outside(monkeypatch, problem, policy, exempt, num_steps=20):
+    """Share of each step of the loop spent outside the methods exempt, [(class or object, name)].
 
     By perf_counter: process_time is a system call, and a hundred of them per sample would be measured as overhead.
     """
-    problem = build(task_file.load("cartpole"), tuple(range(100, 105)))
-    policy = problem.initial_policy()
-    inside = 0.0
+    inside, depth, shares = 0.0, 0, []
 
     def timed(function):
         def run(*args, **kwargs):
-            nonlocal inside
+            nonlocal inside, depth
+            depth += 1
             start = time.perf_counter()
-            result = function(*args, **kwargs)
-            inside += time.perf_counter() - start
-            return result
+            try:
+                return function(*args, **kwargs)
+            finally:
+                depth -= 1
+                if not depth:  # one in another counts once
+                    inside += time.perf_counter() - start
 
         return run
 
-    monkeypatch.setattr(GroupVectorEnv, "step", timed(GroupVectorEnv.step))
-    monkeypatch.setattr(GroupVectorEnv, "reset", timed(GroupVectorEnv.reset))
-    monkeypatch.setattr(type(policy), "forward", timed(type(policy).forward))
-    monkeypatch.setattr(type(policy), "act", timed(type(policy).act))
-    monkeypatch.setattr(type(policy), "log_prob", timed(type(policy).log_prob))
-    monkeypatch.setattr(torch.Tensor, "backward", timed(torch.Tensor.backward))
-    shares = []
-    for step in range(20):
-        inside = 0.0
-        start = time.perf_counter()
-        batch = problem.sample(policy, step)
-        advantages = get("maxpo")(problem.reward(batch), k=4)
-        (-(advantages * problem.log_probs(policy, batch)).mean((1, 2)).sum()).backward()
-        total = time.perf_counter() - start
-        shares.append(1 - inside / total)
-    share = float(np.median(shares))
-    print(f"overhead on CartPole: {share:.1%} of the loop")
+    with monkeypatch.context() as patch:
+        for owner, name in exempt:
+            patch.setattr(owner, name, timed(getattr(owner, name)))
+        for step in range(num_steps):
+            inside = 0.0
+            start = time.perf_counter()
+            batch = problem.sample(policy, step)
+            advantages = get("maxpo")(problem.reward(batch), k=4)
+            (-(advantages * problem.log_probs(policy, batch)).mean((1, 2)).sum()).backward()
+            shares.append(1 - inside / (time.perf_counter() - start))
+    return float(np.median(shares))
+
+
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=pytest.mark.xfail(
+    strict=False, reason="measured .19-.23: GroupVectorEnv's scalar resets, checks and casts, and packing"))])
+def test_overhead_on_a_native_vector_environment(monkeypatch, strict):
+    """Everything but the environment and the policy's forward and backward, as a share of the loop.
+
+    strict: what GroupVectorEnv does around its inner environment's step and reset is the suite's, too.
+    """
+    problem = build(task_file.load("cartpole"), tuple(range(100, 105)))
+    policy = problem.initial_policy()
+    problem.sample(policy, 0)
+    (vector,) = problem.envs.values()
+    environment = vector.env if strict else GroupVectorEnv
+    exempt = [(type(policy), "forward"), (type(policy), "act"), (type(policy), "log_prob"), (torch.Tensor, "backward"),
+              (environment, "step"), (environment, "reset")]
+    share = shares_outside(monkeypatch, problem, policy, exempt)
+    print(f"overhead on CartPole: {share:.1%} of the loop{', GroupVectorEnv included' if strict else ''}")
     assert share <= 0.15
 
 
