@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro repro-all test test-slow test-performance bench lint audit
+.PHONY: repro repro-all test test-slow test-nightly test-performance bench lint audit
 
 repro: .venv/installed
 	maxpo-bench repro $(TASKS)
@@ -20,6 +20,10 @@ test: .venv/installed
 # Minutes, not seconds: kills, wide fuzzing, whole pipelines.
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# Fuzzing with 200,000 cases: half an hour.
+test-nightly: .venv/installed
+	$(BIN)/python -m pytest -m nightly
 
 # Ratios of times; nothing else should run meanwhile.
 test-performance: .venv/installed

@@ -1,6 +1,8 @@
 """Verifiers judge untrusted text: the right answer earns 1, anything else 0, nothing raises, nothing takes long."""
 
+import functools
 import importlib
+import itertools
 import time
 
 import numpy as np
@@ -12,6 +14,7 @@ from maxpo_bench import task_file
 from maxpo_bench.problems import expressions
 
 TASKS = ["countdown3", "countdown4", "text_maze", "subset_sum"]
+LIMIT_S = 0.010
 _SOURCES = {}
 
 
@@ -26,10 +29,64 @@ def source(name):
     return _SOURCES[name]
 
 
-def numeric():
+def numeric(answer="last_number"):
     from maxpo_bench.problems.prompts import huggingface
 
-    return huggingface.Source({"answer": "last_number", "answer_tolerance": 0.0}, where="test.yaml")
+    return huggingface.Source({"answer": answer, "answer_tolerance": 0.0}, where="test.yaml")
+
+
+class Scorer:
+    """A data set of reasoning-gym whose scorer never agrees, and must be shown short plain ASCII only."""
+
+    def __getitem__(self, index):
+        return {"answer": "72"}
+
+    def score_answer(self, text, item):
+        assert len(text) <= 200 and all(32 <= ord(char) < 128 or char == "\n" for char in text), text
+        return 0.0
+
+
+def reasoning_gym(scorer):
+    """What judges the completions of a reasoning-gym task, without the package."""
+    from maxpo_bench.problems.prompts import reasoning_gym
+
+    made = reasoning_gym.Source.__new__(reasoning_gym.Source)
+    made.data, made._items = {"scorer": scorer, "threshold": 1.0}, Scorer()
+    return made
+
+
+@functools.cache
+def verifiers():
+    """name -> (verify, rows) of every verifier, graded ones beside the plain."""
+    found = {}
+    for name in TASKS:
+        made, rows = source(name)
+        graded = type(made)({**task_file.load(name).section("data"), "graded": True})
+        found[name], found[f"{name} graded"] = (made.verify, rows), (graded.verify, rows)
+    row = {"prompt": "x", "answer": "#### 41.5", "index": 0}
+    for answer in ("last_number", "marked"):
+        found[f"huggingface {answer}"] = numeric(answer).verify, [row, {"prompt": "x", "answer": "#### -1/3"}]
+    for scorer in ("exact", "own"):
+        found[f"reasoning_gym {scorer}"] = reasoning_gym(scorer).verify, [row]
+    return found
+
+
+VERIFIERS = [
+    *TASKS, *(f"{name} graded" for name in TASKS),
+    "huggingface last_number", "huggingface marked", "reasoning_gym exact", "reasoning_gym own",
+]
+
+
+def judge(verify, row, text):
+    """(reward, seconds). A slow case is judged up to three times more and the best counts: the machine may be busy."""
+    seconds = float("inf")
+    for _ in range(4):
+        start = time.perf_counter()
+        reward = verify(row, text)
+        seconds = min(seconds, time.perf_counter() - start)
+        if seconds < LIMIT_S:
+            break
+    return reward, seconds
 
 
 HOSTILE = {
@@ -65,52 +122,60 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", [*TASKS, "numeric"])
+@pytest.mark.parametrize("name", VERIFIERS)
 @pytest.mark.parametrize("attack", list(HOSTILE))
 def test_hostile_text_earns_nothing_within_10_ms(name, attack):
-    if name == "numeric":
-        verify, row = numeric().verify, {"prompt": "x", "answer": "#### 41.5"}
-    else:
-        verify, row = source(name)[0].verify, source(name)[1][0]
-    seconds = []
-    for _ in range(3):  # the least of three: the machine may be busy
-        start = time.perf_counter()
-        reward = verify(row, HOSTILE[attack])
-        seconds.append(time.perf_counter() - start)
-    assert reward == 0.0
-    assert min(seconds) < 0.010
+    verify, rows = verifiers()[name]
+    reward, seconds = judge(verify, rows[0], HOSTILE[attack])
+    assert reward == 0.0 and seconds < LIMIT_S
 
 
-def fuzz(text_and_row):
-    """One case: every verifier answers 0 <= reward <= 1 without raising."""
-    text, pick = text_and_row
-    for name in TASKS:
-        made, rows = source(name)
-        assert made.verify(rows[pick % len(rows)], text) in (0.0, 1.0)
-    assert numeric().verify({"prompt": "x", "answer": "#### 72"}, text) in (0.0, 1.0)
+def fuzz(case):
+    """One text: every verifier answers a number in [0, 1] within 10 ms, 0 or 1 where it is not graded."""
+    text, pick = case
+    for name, (verify, rows) in verifiers().items():
+        row = rows[pick % len(rows)]
+        ours = dict(zip(range(OURS, OURS + 6), row.get("digits", ""), strict=False))
+        given = text.translate(ours) if len(text) < 100 else text
+        reward, seconds = judge(verify, row, given)
+        assert isinstance(reward, float) and (0 <= reward <= 1 if "graded" in name else reward in (0, 1)), name
+        assert seconds < LIMIT_S, f"{name}: {seconds * 1000:.1f} ms for {given[:200]!r} of {len(given)} characters"
 
 
-TEXTS = st.one_of(
+OURS = 0xE000  # the private characters from here on stand for the digits of the prompt that is asked
+ORDERS = [order for size in range(1, 7) for order in itertools.permutations(range(size))]
+DIGITS = "0123456789"
+OTHER_DIGITS = "\u0660\u0663\u07c1\u0967\uff12\u00b2\u2075\u00bd\u2167\u4e09\U0001d7d9"
+UNITS = ["9", "(", ")", "1+", "9**", "-", "1,", "#### ", "\\boxed{", "$", "0.", "7/", "U", "\x00", "\u0663", "\ud800", " ", "\n"]
+SHORT = st.one_of(
     st.text(max_size=300),
-    st.text(alphabet="0123456789+-*/()., ", max_size=300),
-    st.text(alphabet="0123456789#$\\boxed{}.,/eE-% \u0663\uff12\u00b2", max_size=80),
+    st.text(st.characters(categories=["Cc", "Cf", "Cs", "Nd", "Nl", "No"]), max_size=60),
+    st.text(alphabet=f"{DIGITS}+-*/()., ", max_size=300),
+    st.text(alphabet=f"{DIGITS}{OTHER_DIGITS}#$\\boxed{{}}.,/eE-% \0\x1b\x7f", max_size=80),
     st.text(alphabet="UDLR", max_size=120),
-    st.lists(st.integers(-(10**40), 10**40).map(str), max_size=20).map(",".join),
-    st.integers(1, 2000).map(lambda n: "(" * n + "1" + ")" * n),
+    st.lists(st.integers(-(10**40), 10**40).map(str), max_size=6).map(",".join),
+    st.tuples(st.sampled_from(["", "#### ", "\\boxed{", "-", "1/"]), st.integers(1, 5000).map(lambda n: "9" * n)).map("".join),
+    st.text(alphabet="92(-)", min_size=2, max_size=90).map("**".join),  # towers
+    st.tuples(st.integers(0, 2000), st.integers(0, 9), st.integers(0, 2000)).map(lambda t: "(" * t[0] + str(t[1]) + ")" * t[2]),
+    st.tuples(st.sampled_from(ORDERS), st.text(alphabet="+-*/", min_size=6, max_size=6)).map(  # well-formed answers
+        lambda t: "".join(chr(OURS + digit) + operator for digit, operator in zip(*t, strict=False))[:-1]
+    ),
 )
+LONG = st.tuples(st.sampled_from(UNITS), SHORT).map(lambda t: t[0] * (10**6 // len(t[0])) + t[1])  # one megabyte
+TEXTS = st.sampled_from([SHORT] * 199 + [LONG]).flatmap(lambda texts: texts)
 CASES = st.tuples(TEXTS, st.integers(0, 10**6))
 
 
 @settings(max_examples=5000, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(CASES)
-def test_no_text_makes_a_verifier_raise(case):
+def test_no_text_makes_a_verifier_raise_or_take_long(case):
     fuzz(case)
 
 
 @pytest.mark.nightly
 @settings(max_examples=200_000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(CASES)
-def test_no_text_makes_a_verifier_raise_nightly(case):
+def test_no_text_makes_a_verifier_raise_or_take_long_nightly(case):
     fuzz(case)
 
 
