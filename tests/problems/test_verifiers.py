@@ -143,7 +143,8 @@ def fuzz(case):
 
 
 OURS = 0xE000  # the private characters from here on stand for the digits of the prompt that is asked
-ORDERS = [order for size in range(1, 7) for order in itertools.permutations(range(size))]
+PER_SIZE = [list(itertools.permutations(range(size))) for size in (2, 3, 4, 6)]
+ORDERS = [order for orders in PER_SIZE for order in orders * (720 // len(orders))]  # each size as often
 DIGITS = "0123456789"
 OTHER_DIGITS = "\u0660\u0663\u07c1\u0967\uff12\u00b2\u2075\u00bd\u2167\u4e09\U0001d7d9"
 UNITS = ["9", "(", ")", "1+", "9**", "-", "1,", "#### ", "\\boxed{", "$", "0.", "7/", "U", "\x00", "\u0663", "\ud800", " ", "\n"]
