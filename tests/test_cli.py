@@ -116,8 +116,11 @@ import os, signal, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            for number in (signal.SIGINT, signal.SIGTERM):
+            both = signal.SIGINT, signal.SIGTERM
+            signal.pthread_sigmask(signal.SIG_BLOCK, both)  # sent one by one to oneself the second would never be heard
+            for number in both:
                 os.kill(os.getpid(), number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.modules.pop({module!r}, None)
