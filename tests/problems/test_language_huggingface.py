@@ -4,11 +4,12 @@ import copy
 import json
 import shutil
 
+import pandas
 import pytest
 import torch
 import yaml
 
-from maxpo_bench import task_file
+from maxpo_bench import cli, files, task_file
 from maxpo_bench.errors import InputError
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import build
@@ -60,7 +61,7 @@ def write_task(folder, name="tiny", **changes):
         "optimiser": {"lr": 1e-4},
     }  # fmt: skip
     for section, values in changes.items():
-        task[section] = {**task[section], **values} if isinstance(values, dict) else values
+        task[section] = {**task.get(section, {}), **values} if isinstance(values, dict) else values
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(task))
     return task_file.load(str(path))
@@ -180,12 +181,74 @@ def test_it_trains_end_to_end(folder, problem, policy):
     assert torch.equal(problem.log_probs(policy, batch).detach().flatten(), before)
 
 
+def test_a_cell_from_the_command_line(folder, tmp_path, monkeypatch):
+    """`base` and `train`, two large steps of one seed: results as of any task, no weights kept. Any number earns 1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MAXPO_BENCH_WORKERS", "1")
+    monkeypatch.setenv("MAXPO_BENCH_CHECKPOINT_SECONDS", "0")
+    task = write_task(
+        folder, "cell", groups=12, k=3, data={"answer_tolerance": 1e9}, optimiser={"lr": 0.05},
+        evaluation={"every": 1, "prompts": 3, "samples": 8},
+    )  # fmt: skip
+    for words in (["base", str(task.path)], ["train", str(task.path), "maxpo"]):
+        assert cli.main(words) == 0
+    base, run = tmp_path / "results" / "base" / "cell", tmp_path / "results" / "runs" / "cell" / "maxpo"
+    assert files.read_json(base / "base.json")["status"] == "ok"
+    metrics = files.read_json(run / "metrics.json")
+    assert (metrics["status"], metrics["reason"], metrics["seeds"]) == ("ok", "", [0])
+    curve = pandas.read_csv(run / "curve.csv")
+    assert curve.step.tolist() == [0, 1, 2] and curve.entropy.diff().max() < -0.2, "it trains"
+    ladder = pandas.read_csv(run / "ladder.csv")
+    assert ladder.k.tolist() == [1, 2, 3, 4] * 2 and ladder.step.tolist() == [0] * 4 + [2] * 4
+    assert [path for path in tmp_path.rglob("*") if path.suffix == ".safetensors"] == []
+
+
+def test_templates_are_filled_in(folder):
+    """With every prompt as it is, braces included; inside the chat's turn, or alone."""
+    data = {"template": "Q: {prompt}\nA, after ####:"}
+    made = build(write_task(folder, "template", data=data), (0,))
+    rows, tokens = made.split("train")
+    text = f"Q: {rows[3]['prompt']}\nA, after ####:"
+    assert made.tokenizer.decode(tokens[3]) == f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    plain = build(write_task(folder, "plain", data={**data, "chat": False}), (0,))
+    assert plain.tokenizer.decode(plain.split("train")[1][3]) == text
+    assert plain.source.format_prompt("Is {x} 1 ?", plain.tokenizer) == "Q: Is {x} 1 ?\nA, after ####:"
+
+
+def test_a_local_folder_has_splits_columns_and_subsets(folder, tmp_path):
+    """A folder as one downloads it from the hub: its README.md says which files are which subset's splits."""
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n"
+        "- {config_name: socratic, data_files: [{split: train, path: other.jsonl}, {split: test, path: other.jsonl}]}\n"
+        "- {config_name: main, data_files: [{split: first, path: a.jsonl}, {split: test, path: b.jsonl}]}\n---\n"
+    )
+    for name, numbers in (("a", range(40)), ("b", range(40, 45)), ("other", [99])):
+        lines = [json.dumps({"problem": f"What is {i} plus 0?", "solution": i, "question": "", "answer": ""}) for i in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    data = {"source": str(tmp_path), "subset": "main", "split": "first", "held_out_split": "test"}
+    task = write_task(folder, "local", data={**data, "prompt_column": "problem", "answer_column": "solution"})
+    problem = build(task, (0,))
+    for split, numbers in (("train", range(40)), ("held_out", range(40, 45))):
+        wanted = [{"prompt": f"What is {i} plus 0?", "answer": str(i)} for i in numbers]
+        assert problem.split(split)[0] == wanted
+
+
 def test_rewards_read_the_answer(problem):
     row = {"prompt": "", "answer": "3 + 4 is 7 #### 7"}
     assert problem.source.verify(row, "the answer is 7 .") == 1
     assert problem.source.verify(row, "the answer is 8 .") == 0
     with pytest.raises(ValueError, match="holds no number"):
         problem.source.verify({"prompt": "", "answer": "none"}, "7")
+
+
+def test_the_answer_may_have_to_be_marked_and_need_not_be_exact(folder):
+    row = {"prompt": "", "answer": "3 + 4 is 7"}
+    marked = build(write_task(folder, "marked", data={"answer": "marked"}), (0,)).source
+    texts = ["7", "the answer is 7 .", "#### 7", "so \\boxed{7}", "#### 8", "7 #### 8"]
+    assert [marked.verify(row, text) for text in texts] == [0, 0, 1, 1, 0, 0]
+    near = build(write_task(folder, "near", data={"answer_tolerance": 0.25}), (0,)).source
+    texts = ["7", "7.25", "6.75", "27/4", "7.26", "6.74", "-7", "none"]
+    assert [near.verify(row, text) for text in texts] == [1, 1, 1, 1, 0, 0, 0, 0]
 
 
 BAD = [
@@ -224,6 +287,16 @@ def test_an_unreachable_hub_is_one_line(folder, monkeypatch):
     task = write_task(folder, "hub", model={"name": "nobody/no-such-model"})
     with pytest.raises(InputError, match="neither a local folder nor to be had from the Hugging Face hub") as caught:
         build(task, (0,))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreachable_data_set_is_one_line(folder, monkeypatch):
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    problem = build(write_task(folder, "hub", data={"source": "nobody/no-such-questions", "subset": "main"}), (0,))
+    with pytest.raises(InputError, match="^hub.yaml: data.source: cannot load split 'train' of nobody/no-such-q") as caught:
+        problem.split("train")
     assert "\n" not in str(caught.value)
 
 
