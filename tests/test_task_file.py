@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from maxpo_bench.errors import InputError
-from maxpo_bench.task_file import load, names
+from maxpo_bench.task_file import load, names, root
 
 GOOD = """
 version: 1
@@ -114,6 +115,20 @@ def test_unknown_name_names_the_nearest():
 def test_every_task_of_the_project_loads(name):
     task = load(name)
     assert task.name == name and 1 <= task.k <= task.group_size - 1
+
+
+def test_gsm8k_is_ready_to_run_and_no_default():
+    """The real data set and a small instruct model, on the data set's own splits; a GPU's work, so not in params.yaml."""
+    task = load("gsm8k")
+    assert task.kind == "huggingface" and task.section("model") == {"name": "Qwen/Qwen2.5-0.5B-Instruct"}
+    data = task.section("data")
+    assert (data["source"], data["subset"], data["split"], data["held_out_split"]) == ("openai/gsm8k", "main", "train", "test")
+    assert (data["prompt_column"], data["answer_column"]) == ("question", "answer")
+    assert data["chat"] and data["template"].count("{prompt}") == 1 and "####" in data["template"]
+    assert data["answer"] == "last_number" and data["answer_tolerance"] == 0
+    assert task.section("warm_start")["steps"] == 0 and task.section("device") == "auto"
+    assert task.evaluation["samples"] == 64 and task.evaluation["prompts"] >= 128
+    assert task.name not in yaml.safe_load((root() / "params.yaml").read_text())["tasks"]
 
 
 def test_reading_a_task_does_not_import_torch():

@@ -1,16 +1,19 @@
 """Language problems: what is sampled, how it is scored, and that a row's numbers depend on nothing but its noise."""
 
 import dataclasses
+import sys
 
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from maxpo_bench import files, streams, task_file, warm_start
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.estimators import get
 from maxpo_bench.policies import causal_lm
-from maxpo_bench.problems import build
+from maxpo_bench.problems import build, language
+from maxpo_bench.problems.prompts import is_held_out
 
 TASKS = ["countdown3", "countdown4", "text_maze", "subset_sum"]
 
@@ -102,6 +105,21 @@ def test_score_norms_are_the_logit_space_norms(problem, policy, batch):
     assert problem.score_norms(batch)[0, 2, 5].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
+def test_entropies_are_those_of_the_tempered_policy(problem, policy, batch):
+    prompt, length = batch.prompt_tokens[2][batch.prompt_mask[2]], batch.completions.lengths[2, 5]
+    uniforms = torch.from_numpy(np.random.default_rng(2).random((1, 1, 6)))
+    mask = torch.ones(1, len(prompt), dtype=torch.bool)
+    hot = causal_lm.sample_groups(policy, prompt[None], mask, uniforms, problem.eos_ids, problem.pad_id, temperature=1.3)
+    cases = [(batch.completions.tokens[2, 5, :length], batch.completions.token_entropies[2, 5], 1.0),
+             (hot.tokens[0, 0, : hot.lengths[0, 0]], hot.token_entropies[0, 0], 1.3)]  # fmt: skip
+    for completion, entropies, temperature in cases:
+        with torch.no_grad():
+            logits = policy(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+        wanted = torch.distributions.Categorical(logits=logits / temperature).entropy()
+        torch.testing.assert_close(entropies[: len(completion)], wanted, atol=1e-5, rtol=1e-4)
+        assert torch.all(entropies[len(completion) :] == 0)
+
+
 def test_samples_follow_the_policy(problem, policy):
     """Frequencies of the first token of 40,000 draws against its probabilities, five standard errors."""
     _, tokens = problem.split("train")
@@ -114,6 +132,29 @@ def test_samples_follow_the_policy(problem, policy):
     found = np.bincount(drawn.tokens[0, :, 0], minlength=len(p)) / 40_000
     assert np.all(np.abs(found - p) <= 5 * np.sqrt(p * (1 - p) / 40_000) + 1e-9)
     assert p.max() < 0.9
+
+
+def test_second_tokens_follow_the_policy_given_the_first(problem, policy):
+    """The same of the second token among the draws with one first token, for the four most frequent ones that end nothing."""
+    _, tokens = problem.split("train")
+    prompt = torch.tensor([tokens[0]])
+    mask = torch.ones_like(prompt, dtype=torch.bool)
+    uniforms = torch.from_numpy(np.random.default_rng(1).random((1, 40_000, 2)))
+    drawn = causal_lm.sample_groups(policy, prompt, mask, uniforms, problem.eos_ids, problem.pad_id, temperature=0.5)
+    first, second = drawn.tokens[0].numpy().T
+    goes_on = np.flatnonzero(~np.isin(np.arange(len(problem.tokenizer)), problem.eos_ids))
+    frequent = goes_on[np.argsort(-np.bincount(first, minlength=len(problem.tokenizer))[goes_on])[:4]]
+    conditionals = []
+    for token in frequent:
+        with torch.no_grad():
+            sequence = torch.cat([prompt, torch.tensor([[token]])], dim=1)
+            p = (policy(input_ids=sequence).logits[0, -1] / 0.5).softmax(-1).numpy()
+        draws = second[first == token]
+        found = np.bincount(draws, minlength=len(p)) / len(draws)
+        assert len(draws) > 1000 and p.max() < 0.9
+        assert np.all(np.abs(found - p) <= 5 * np.sqrt(p * (1 - p) / len(draws)) + 1 / len(draws))
+        conditionals.append(p)
+    assert np.abs(conditionals[0] - conditionals[1]).max() > 0.05, "the case needs a second token that depends on the first"
 
 
 def test_sharing_rows_changes_no_draw(problem, policy, monkeypatch):
@@ -169,6 +210,41 @@ def test_rewards_come_from_the_verifier(name):
         assert rewards[0, g].tolist() == [problem.source.verify(row, text) for text in texts]
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_default_tasks_are_evaluated_finely(name):
+    """64 samples of at least 128 held-out prompts, a ladder up to 32, one real tokenizer."""
+    from transformers import PreTrainedTokenizerFast
+
+    task = task_file.load(name)
+    assert task.evaluation["samples"] == 64 and task.evaluation["prompts"] >= 128 and task.evaluation["curve_prompts"] >= 128
+    assert task.ladder_ks == [1, 2, 4, 8, 16, 32]
+    problem = build(task, (0,))
+    assert len(set(problem._held_out(task.evaluation["prompts"]).tolist())) == task.evaluation["prompts"]
+    assert isinstance(problem.tokenizer, PreTrainedTokenizerFast)
+
+
+def test_these_are_the_default_language_tasks():
+    names = yaml.safe_load((task_file.root() / "params.yaml").read_text())["tasks"]
+    assert sorted(name for name in names if "language" in task_file.load(name).tags) == sorted(TASKS)
+
+
+@pytest.mark.parametrize("prompt, bucket", [("<2579>53:", 8), ("<259>90:", 85)])
+def test_which_prompts_are_held_out_is_pinned(prompt, bucket):
+    """A hash decides: were it another one, prompts trained on before would be evaluated on now."""
+    assert is_held_out(prompt) == (bucket < 15)
+    assert is_held_out(prompt, bucket + 1) and not is_held_out(prompt, bucket)
+
+
+def test_a_missing_package_is_one_line(make_task, monkeypatch):
+    """Here, because the module of the reasoning-gym tests is skipped where the package is missing."""
+    monkeypatch.setitem(sys.modules, "reasoning_gym", None)
+    task = make_task(
+        "reasoning_gym", data={"dataset": "chain_sum"}, warm_start={"steps": 0}, sampling={"max_new_tokens": 4}
+    )
+    with pytest.raises(InputError, match=r"^test.yaml: kind reasoning_gym needs .*pip install 'maxpo.bench\[reasoning-gym\]'$"):
+        build(task, (0,))
+
+
 def test_right_answers_earn_one(problem, policy, batch):
     """Put a right answer and a wrong one into a batch by hand: the path from tokens to reward."""
     pairs = problem.source.demonstrations(np.random.default_rng(0), 6)
@@ -203,6 +279,44 @@ def test_evaluation_is_on_held_out_prompts_and_repeats(problem, policy):
     assert 0 < first.extras["distinct"][0] <= 1 and 0 < first.extras["entropy"][0] < np.log(30)
     with pytest.raises(InputError, match="1000000 prompts wanted, [0-9]+ are held out"):
         problem.evaluate(policy, 5, 10**6, 2)
+
+
+def by_hand(problem, texts, entropies):
+    """A batch of these completions, [G][N] texts and [G, N] the entropy of each of their tokens; some prompts or other."""
+    rows = problem.split("held_out")[0][: len(texts)]
+    ids = [[problem.tokenizer(text)["input_ids"] + problem.eos_ids for text in group] for group in texts]
+    lengths = torch.tensor([[len(row) for row in group] for group in ids])
+    width = int(lengths.max())
+    tokens = torch.tensor([[row + [problem.pad_id] * (width - len(row)) for row in group] for group in ids])
+    counts = torch.arange(width) < lengths[..., None]
+    entropies = torch.where(counts, torch.tensor(entropies)[..., None], 0.0)
+    return language.Batch(rows, None, None, causal_lm.Completions(tokens, lengths, 0.0 * entropies, entropies, None))
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_evaluation_extras_equal_hand_computed_ones(problem, monkeypatch, at_once):
+    """Two prompts with ten completions each, judged together or one after the other."""
+    texts = [["1", "1", "22", "1", "22", "1", "1", "1", "333", "4444"], ["5", *["6"] * 9]]
+    entropies = [[1.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.25], [3.0, *[0.0] * 9]]
+    drawn = []
+
+    def sample(policy, split, chosen, noise, samples):
+        start = len(drawn)
+        drawn.extend(chosen)
+        return by_hand(problem, texts[start : len(drawn)], entropies[start : len(drawn)])
+
+    monkeypatch.setattr(problem, "_sample_rows", sample)
+    monkeypatch.setattr(language, "EVALUATION_ROWS", 10 * at_once)
+    extras = problem.evaluate(None, 0, 2, 10).extras
+    # Of the first eight: 1 and 22, 5 and 6. Tokens, ends included: 6 x 2, 2 x 3, 4, 5 of the one prompt; 10 x 2 of the other.
+    nats = 6 * 2 * 1.0 + 2 * 3 * 2.0 + 4 * 0.5 + 5 * 0.25 + 2 * 3.0
+    assert extras["distinct"] == [(2 / 8 + 2 / 8) / 2]
+    assert extras["entropy"] == pytest.approx([nats / (12 + 6 + 4 + 5 + 20)], rel=1e-12)
+
+
+def test_distinct_of_few_samples_is_of_those(problem, monkeypatch):
+    monkeypatch.setattr(problem, "_sample_rows", lambda *_: by_hand(problem, [["1", "2", "1", "22"]], [[0.0] * 4]))
+    assert problem.evaluate(None, 0, 1, 4).extras == {"distinct": [3 / 4], "entropy": [0.0]}
 
 
 def test_bases_differ_by_seed_and_repeat():
