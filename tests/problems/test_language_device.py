@@ -35,10 +35,13 @@ class PretendedGpu(TorchFunctionMode):
         if function == torch.Tensor.device.__get__:
             return GPU if isinstance(args[0], OnGpu) else CPU
         tensors = [a for a in tree_leaves((args, kwargs)) if isinstance(a, torch.Tensor)]
-        if name in ("__getitem__", "__setitem__"):  # indices on the CPU are taken
+        if name in ("__getitem__", "__setitem__"):  # indices on the CPU are taken, and a single one is read
+            indices = [a for a in tree_leaves(args[1]) if isinstance(a, OnGpu) and a.dim() > 0]
+            if indices and not isinstance(args[0], OnGpu):
+                raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
             tensors = [args[0], *(a for a in args[2:] if isinstance(a, torch.Tensor))]
-        kinds = {isinstance(t, OnGpu) for t in tensors if t.dim() > 0}
-        on_gpu = True in kinds or any(isinstance(t, OnGpu) for t in tensors)
+        on_gpu = any(isinstance(t, OnGpu) for t in tensors)
+        mixed = on_gpu and any(not isinstance(t, OnGpu) and t.dim() > 0 for t in tensors)  # a single CPU number is taken
         if name == "numpy" and on_gpu:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if name == "cpu":
@@ -50,7 +53,7 @@ class PretendedGpu(TorchFunctionMode):
             args = [CPU if isinstance(a, torch.device | str) else a for a in args]
         elif name != "copy_":
             self.num_judged += on_gpu
-            if len(kinds) > 1:
+            if mixed:
                 raise RuntimeError(f"Expected all tensors to be on the same device, but {name} got cuda:0 and cpu")
         if kwargs.get("device") is not None:
             on_gpu = on_gpu if name == "to" else torch.device(kwargs["device"]) == GPU
@@ -154,8 +157,13 @@ def test_the_pretended_gpu_is_as_strict_as_a_real_one():
         there, here = torch.ones(3, device="cuda"), torch.ones(3)
         assert (there * 2).device == GPU and (there + torch.tensor(1.0)).device == GPU and there.cpu().device == CPU
         assert there[torch.tensor([0])].device == GPU and here.to(there.device).device == GPU
+        one = torch.tensor(1, device="cuda")
+        assert (one + torch.tensor(1.0)).device == (torch.tensor(1.0) + one).device == GPU and here[one].device == CPU
         for mix in (lambda: there + here, lambda: torch.cat([there, here]), lambda: torch.where(here > 0, there, 0.0),
-                    lambda: here[torch.tensor([0])] * there, lambda: there.index_select(0, torch.tensor([0]))):  # fmt: skip
+                    lambda: here[torch.tensor([0])] * there, lambda: there.index_select(0, torch.tensor([0])),
+                    lambda: here * one, lambda: one * here, lambda: here.add_(one), lambda: torch.where(here > 0, one, 0.0),
+                    lambda: here[one[None]], lambda: here[:, None][..., one[None]], lambda: here[there > 0],
+                    lambda: here.__setitem__(one[None], 0.0), lambda: here.__setitem__(slice(2), there[:2])):  # fmt: skip
             with pytest.raises(RuntimeError, match="same device"):
                 mix()
         with pytest.raises(TypeError, match="numpy"):
