@@ -98,7 +98,7 @@ def test_overall_intervals_cover():
     assert 0.92 <= np.mean(hits) <= 0.97
 
 
-def improvement_coverage(num_draws, shared):
+def improvement_coverage(num_draws, shared, paired):
     """Share of intervals that hold P(first > second): normal runs on the ten tasks, a share of their variance common by seed."""
     gaps, sizes = np.linspace(-0.3, 1.2, 10), [10] * 6 + [4] * 4
     truth = stats.norm.cdf(gaps / np.sqrt(2)).mean()  # of two runs of different seeds
@@ -109,14 +109,21 @@ def improvement_coverage(num_draws, shared):
             common = np.sqrt(shared) * rng.normal(size=n)
             first[t] = gap + common + np.sqrt(1 - shared) * rng.normal(size=n)
             second[t] = common + np.sqrt(1 - shared) * rng.normal(size=n)
-        found = statistics.probability_of_improvement_interval(first, second, 300, np.random.default_rng(draw))
+        found = statistics.probability_of_improvement_interval(first, second, 300, np.random.default_rng(draw), paired=paired)
         hits += found.low <= truth <= found.high
     return hits / num_draws
 
 
 def test_probability_of_improvement_covers():
-    assert 0.92 <= improvement_coverage(600, shared=0.0) <= 0.97
-    assert improvement_coverage(200, shared=0.6) >= 0.97  # noise common to both only widens it
+    assert 0.92 <= improvement_coverage(600, shared=0.0, paired=False) <= 0.97
+    assert 0.92 <= improvement_coverage(600, shared=0.0, paired=True) <= 0.97
+    assert 0.92 <= improvement_coverage(600, shared=0.6, paired=True) <= 0.97  # noise common to both, as in the report
+    assert improvement_coverage(200, shared=0.6, paired=False) >= 0.97  # resampled apart it only widens it
+
+
+def test_paired_improvement_wants_the_same_seeds():
+    with pytest.raises(ValueError, match="not paired by seed"):
+        statistics.probability_of_improvement_interval({"a": [1.0] * 4}, {"a": [0.5] * 5}, paired=True)
 
 
 def test_intervals_repeat():

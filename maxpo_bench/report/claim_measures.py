@@ -72,7 +72,10 @@ def _absent(results, path, what="not there or empty"):
 def judge_property(results, method, spec):
     """Exact enumeration: true or false, no chance in it."""
     table = results.studies.get("properties")
+    study, _, column = spec.get("effect", "").rpartition(".")
     for key in ("column", "effect"):
+        if key == "effect" and study:
+            continue
         if table is not None and "estimator" in table and spec.get(key, "estimator") not in table:
             near = did_you_mean(spec[key], list(table))
             raise InputError(f"claims.yaml: claim {spec['id']}: {key}: results/studies/properties.csv has no {spec[key]!r}{near}")
@@ -80,12 +83,21 @@ def judge_property(results, method, spec):
     wanted = {True: "yes", False: "no"}[wanted] if isinstance(wanted, bool) else str(wanted)  # YAML reads a bare yes as true
     if found is None:
         return "", [Finding("", "enumeration", reason=_absent(results, "results/studies/properties.csv", "no row for it"))]
-    effect = results.property_of(spec["effect"]).get(method) if "effect" in spec else None
+    effect, num_groups = None, 0
+    if study:
+        rows = results.studies.get(study, pd.DataFrame(columns=["estimator", column]))
+        if column not in rows:
+            raise InputError(f"claims.yaml: claim {spec['id']}: effect: results/studies/{study}.csv has no column {column!r}")
+        rows = rows[rows["estimator"] == method]
+        if len(rows):
+            effect, num_groups = float(rows[column].max()), _count(rows["num_groups"].sum() if "num_groups" in rows else 0)
+    elif "effect" in spec:
+        effect = results.property_of(spec["effect"]).get(method)
     holds = str(found) == wanted
     what = f"{spec['column']} = {found}, by exact enumeration"
-    finding = Finding("", "enumeration", effect=effect, reason=what, exact=True)
+    finding = Finding("", "enumeration", effect=effect, num_pairs=num_groups, reason=what, exact=True)
     finding.p_for, finding.p_against = (0.0, 1.0) if holds else (1.0, 0.0)
-    return ("relative bias" if effect is not None else ""), [finding]
+    return ("" if effect is None else spec.get("unit", "relative bias")), [finding]
 
 
 def judge_growth(results, method, spec):

@@ -73,10 +73,20 @@ def learning_curves(table, results, metric):
             (
                 numbered(f"curves_{metric}", page, pages),
                 figure,
-                f"{label} on held-out prompts or start states along training, mean over seeds. {BAND}",
+                f"{label} on held-out prompts or start states along training, mean over seeds. {BAND} {seeds_of(results)}",
             )
         )
     return made
+
+
+def seeds_of(results):
+    """How many seeds stand behind the tasks' numbers, in words."""
+    tasks = {}
+    for task in results.usable_tasks():
+        most = max(len(results.cells[task, e].values("max@K")) for e in results.estimators)
+        tasks.setdefault(most, []).append(task)
+    parts = [f"{n} on {', '.join(names)}" for n, names in sorted(tasks.items(), reverse=True)]
+    return f"Seeds: {'; '.join(parts)}." if parts else ""
 
 
 def label_grid(axes, cols, xlabel, ylabel):
@@ -96,10 +106,12 @@ def ladder(table, results):
         figure, axes = panels(len(tasks), 2, 1.9)
         for ax, task in zip(axes, tasks, strict=True):
             rows, ends = table[table["task"] == task], {}
-            before = rows[rows["when"] == "before"].groupby("k")["max_at_k"].first()
+            before = rows[rows["when"] == "before"].groupby("k").first()
             if len(before):
-                ax.plot(before.index, before.to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
-                ends["before"] = before.iloc[-1]
+                ax.plot(before.index, before["max_at_k"].to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
+                bounds = (before[f"max_at_k_{end}"].astype(float) for end in ("low", "high"))
+                ax.fill_between(before.index, *bounds, color=style.GREY, alpha=0.15, linewidth=0)
+                ends["before"] = before["max_at_k"].iloc[-1]
             for name in _present(rows, results.estimators):
                 line = rows[(rows["estimator"] == name) & (rows["when"] == "after")].dropna(subset=["max_at_k"]).sort_values("k")
                 if len(line):
@@ -120,7 +132,7 @@ def ladder(table, results):
                 numbered("ladder", page, pages),
                 figure,
                 "max@k on held-out prompts or start states against k, before (dashed) and after training for K, mean over seeds. "
-                + BAND,
+                f"{BAND} {seeds_of(results)}",
             )
         )
     return made
@@ -168,7 +180,7 @@ def forest(table, results, metric, method=style.REFERENCE):
                 numbered(f"forest_{_slug(metric)}", page, pages),
                 figure,
                 f"{metric} after training: {method} minus each other estimator, paired by seed; right of 0, {method} is ahead. "
-                "Filled: the 95% interval leaves out 0. No whisker: too few seeds or no spread.",
+                f"Filled: the 95% interval leaves out 0. No whisker: too few seeds or no spread. {seeds_of(results)}",
             )
         )
     return made
@@ -230,7 +242,7 @@ def summary(results, scale):
                         va="center",
                         fontsize=7.5,
                         color="white" if dark else "black",
-                        fontweight="bold" if value == best else "normal",
+                        fontweight="bold" if _short(value) == _short(best) else "normal",
                     )
                 else:
                     status = results.cells[task, name].status
@@ -255,7 +267,7 @@ def summary(results, scale):
                 numbered("summary", page, pages),
                 figure,
                 "max@K after training, mean over seeds. Bold: highest of the row (not a test: see the differences). Colour: "
-                "above (orange) or below (purple) the mean of the row.",
+                f"above (orange) or below (purple) the mean of the row. Intervals are in the CSV. {seeds_of(results)}",
             )
         )
     return made
@@ -296,7 +308,8 @@ def which_k(answers, results):
             "which_k",
             figure,
             "How far each estimator's max@k is behind the best one's at each k, mean over tasks; the line at 0 is "
-            "the best. Estimators without results on some task are left out here.",
+            "the best; intervals are in the table. Estimators without results on some task are left out here. "
+            + seeds_of(results),
         )
     ]
 
@@ -331,8 +344,8 @@ def wall_clock(table, results):
             (
                 numbered("wall_clock", page, pages),
                 figure,
-                "Wall-clock of training by phase, evaluation and checkpoints off the clock. One run per cell: differences of a few "
-                "per cent between estimators are noise of the machine.",
+                "Wall-clock of training by phase, evaluation and checkpoints off the clock. One run per cell, mean over its seeds, "
+                f"no interval: differences of a few per cent between estimators are noise of the machine. {seeds_of(results)}",
             )
         )
     return made

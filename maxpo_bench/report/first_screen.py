@@ -114,8 +114,9 @@ def advice_table(advice):
     )
 
 
-def claims_table(claims):
-    rows = []
+def claims_table(claims, untrained=()):
+    """untrained: non-centred alternatives without cells, which no claim about trained policies looks at."""
+    rows, left_out = [], f" Not trained, so not compared after training: {', '.join(untrained)}." if untrained else ""
     for c in claims:
         effect = "-" if c.effect is None else f"{number(c.effect, _signed(c))} {interval(c.low, c.high, c.exact)}"
         rows.append(
@@ -134,7 +135,7 @@ def claims_table(claims):
         "A claim says 'each', so effect, interval and n (pairs of seeds; pairs of tasks for time, groups for a sampled variance, "
         "sizes for growth) are those of the least favourable comparison. Supported: every comparison holds. Contradicted: at least "
         "one goes the other way beyond chance (Holm over the claim's comparisons). Both after Holm over the claims, one-sided 2.5% "
-        "each way. With a margin, a loss no larger than it counts as no loss.",
+        f"each way. With a margin, a loss no larger than it counts as no loss.{left_out}",
         "tables/claims.csv",
         cards=True,
     )

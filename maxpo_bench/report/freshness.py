@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from maxpo_bench import task_file
+from maxpo_bench.estimators import shared_sha256
 
 
 def computed_here(folder):
@@ -38,6 +39,10 @@ def variance_changed(root, lock, task, table, policy):
     for column in ("k", "group_size"):
         if column in table and (table[column].dropna() != getattr(task, column)).any():
             return f"{name} changed since ({column} was {table[column].dropna().iloc[0]:g})"
+    for file, digest in shared_sha256().items():
+        column = f"{file.removesuffix('.py')}_sha256"
+        if column in table and (table[column] != digest).any():
+            return f"estimators/{file} changed since"
     if "task_sha256" in table and (table["task_sha256"] != task.sha256).any():
         return f"{name} changed since"
     entry = _of_these_bytes(root, lock.get(f"variance@{task.name}"), f"results/variance/{task.name}.csv")

@@ -11,6 +11,7 @@ import yaml
 
 from maxpo_bench import files
 from maxpo_bench.errors import InputError
+from maxpo_bench.estimators import shared_sha256
 from maxpo_bench.report import freshness
 from maxpo_bench.task_file import load as load_task
 
@@ -24,6 +25,9 @@ STATUSES = {
     "missing": "declared in params.yaml, no result",
     "stale": "made from another version of its task or estimator; not used",
 }
+CURVE = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")
+LADDER = ("seed", "step", "k", "pass", "max")
+VARIANCE = ("checkpoint", "estimator")
 METRICS = {"max@K": "max_at_k", "pass@K": "pass_at_k", "pass@1": "pass_at_1", "mean_reward": "mean_reward"}
 
 
@@ -118,7 +122,12 @@ def read_params(root):
     path = Path(root) / "params.yaml"
     if not path.is_file():
         raise InputError(f"{path}: not found; run in the project's folder")
-    params = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        params = yaml.safe_load(path.read_bytes()) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(params, dict):
+        raise InputError(f"{path}: must be a mapping with the keys tasks, estimators, studies, variance_policy")
     for key in ("tasks", "estimators"):
         if not isinstance(params.get(key), list) or not all(isinstance(x, str) for x in params[key]):
             raise InputError(f"{path}: {key}: must be a list of names")
@@ -143,11 +152,11 @@ def read(root="."):
             cell = cells[name, estimator] = _read_cell(root, tasks[name], name, estimator, declared)
             if cell.usable:
                 folder = root / "results" / "runs" / name / estimator
-                for parts, file in ((curves, "curve.csv"), (ladders, "ladder.csv")):
-                    table = _read_csv(folder / file, notes)
+                for parts, file, columns in ((curves, "curve.csv", CURVE), (ladders, "ladder.csv", LADDER)):
+                    table = _read_csv(folder / file, notes, columns)
                     if table is not None and len(table):
                         parts.append(table.assign(task=name, estimator=estimator))
-        table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes)
+        table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes, VARIANCE)
         if table is not None and len(table):
             path, edited = f"results/variance/{name}.csv", freshness.edited_estimators(table, declared)
             changed = _variance_changed(root, lock, tasks[name], table, cells.get((name, policy)), policy)
@@ -173,8 +182,8 @@ def read(root="."):
         estimators,
         cells,
         _concat(curves, ["task", "estimator", "seed", "step", "samples"]),
-        _concat(ladders, ["task", "estimator", "seed", "step", "k", "pass", "max"]),
-        _concat(variance, ["task", "checkpoint", "estimator"]),
+        _concat(ladders, ["task", "estimator", *LADDER]),
+        _concat(variance, ["task", *VARIANCE]),
         studies,
         declared,
         notes,
@@ -196,9 +205,14 @@ def _concat(parts, columns):
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _read_csv(path, notes):
+def _read_csv(path, notes, columns=()):
+    """The table; None, with a note, when it is not there, not readable or lacks one of the columns."""
     try:
-        return pd.read_csv(path)
+        table = pd.read_csv(path)
+        lacking = [column for column in columns if column not in table]
+        if not lacking:
+            return table
+        notes.append(f"{_short(path)}: has no column {', '.join(lacking)}; its stage must run again")
     except FileNotFoundError:
         notes.append(f"{_short(path)}: not found")
     except pd.errors.EmptyDataError:
@@ -217,10 +231,13 @@ def _read_cell(root, task, name, estimator, declared):
     folder = root / "results" / "runs" / name / estimator
     path = folder / "metrics.json"
     if not path.is_file():
-        return Cell(name, estimator, "missing", "no metrics.json; run the pipeline")
+        broken = _broken_base(root / "results" / "base" / name / "base.json")
+        status = "failed" if broken else "missing"
+        return Cell(name, estimator, status, broken or "no metrics.json; run the pipeline")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         status, reason = metrics["status"], str(metrics.get("reason") or "")
+        _check_shape(metrics)
     except (ValueError, KeyError, TypeError) as error:
         return Cell(name, estimator, "failed", f"{_short(path)} is not a whole metrics file ({error})")
     timing = {}
@@ -228,7 +245,7 @@ def _read_cell(root, task, name, estimator, declared):
         timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         pass  # wall-clock is then shown as absent
-    cell = Cell(name, estimator, status, reason, metrics, timing)
+    cell = Cell(name, estimator, status, reason, metrics, timing if isinstance(timing, dict) else {})
     if status not in STATUSES or status in ("missing", "stale", "committed"):
         return Cell(name, estimator, "failed", f"{_short(path)}: unknown status {status!r}")
     changed = []
@@ -237,6 +254,8 @@ def _read_cell(root, task, name, estimator, declared):
     source = declared.get(estimator, {}).get("sha256")
     if source is not None and metrics.get("source_sha256") not in (None, source):
         changed.append(f"estimators/{estimator}.py")
+    recorded = metrics.get("shared_sha256") or {}
+    changed += [f"estimators/{file}" for file, digest in shared_sha256().items() if recorded.get(file, digest) != digest]
     if changed:
         cell.status, cell.reason = "stale", f"{' and '.join(changed)} changed since the run"
         return cell
@@ -249,6 +268,30 @@ def _read_cell(root, task, name, estimator, declared):
         if not freshness.computed_here(folder):
             cell.status = "committed"
     return cell
+
+
+def _broken_base(path):
+    """Why the base stage of a task failed, "" when it did not or nothing is known."""
+    try:
+        base = json.loads(path.read_text(encoding="utf-8"))
+        return f"the base stage failed: {base.get('reason')}" if base["status"] == "failed" else ""
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def _check_shape(metrics):
+    """TypeError, in words, when what the report goes through is not of the shape that cell.py writes."""
+    final = metrics.get("final", {})
+    if not isinstance(final, dict):
+        raise TypeError("final is not a mapping")
+    lists = {"seeds": metrics.get("seeds", []), **{key: value for key, value in final.items() if key in METRICS}}
+    for ladder in ("ladder", "pass_ladder"):
+        if not isinstance(final.get(ladder, {}), dict):
+            raise TypeError(f"final.{ladder} is not a mapping")
+        lists |= {f"final.{ladder}.{k}": values for k, values in final.get(ladder, {}).items()}
+    for key, value in lists.items():
+        if not isinstance(value, list):
+            raise TypeError(f"{key} is not a list")
 
 
 def _lost(metrics):

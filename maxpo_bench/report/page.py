@@ -128,6 +128,27 @@ def overall_table(data, method=REFERENCE):
     )
 
 
+def ladder_ends_table(data):
+    """pass@1 and pass@16 side by side, with the base policy as each task's first row."""
+    rows = []
+    for _, r in data.iterrows():
+        own = r["estimator"] != "before training"
+        row = [cell(r["task"]), name(r["estimator"]) if own else cell(r["estimator"])]
+        for k in (1, 16):
+            value, low, high = (r[f"pass_at_{k}{end}"] for end in ("", "_low", "_high"))
+            known = not _none(value)
+            row.append(cell(f"{number(value)} {interval(low, high)}" if known else "-", value if known else "", "num"))
+        rows.append([*row, num(r["num_seeds"])])
+    return table(
+        ["task", "estimator", "pass@1", "pass@16", "seeds"],
+        rows,
+        "Tasks whose rewards are 0 or 1: one sample and the best of 16, on held-out prompts or start states; mean over seeds with "
+        "its 95% interval. An estimator may win one and lose the other.",
+        "tables/ladder_ends.csv",
+        fold=len(rows) > 60,
+    )
+
+
 def _none(value):
     return value is None or value != value
 

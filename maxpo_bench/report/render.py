@@ -35,6 +35,7 @@ def build(root="."):
         "curves_by_task": tables.curves(results),
         "curves": tables.wide_curves(results, scale),
         "ladder": tables.ladders(results),
+        "ladder_ends": tables.ladder_ends(tables.ladders(results)),
         "differences_max_at_k": tables.differences(results, scale, "max@K"),
         "differences_pass_at_1": tables.differences(results, scale, "pass@1"),
         "exact": tables.exact(results),
@@ -138,10 +139,11 @@ def _sections(results, claims, advice, data, drawn, latex):
     def shown(group, csv):
         return [page.figure(made, csv) for made in drawn[group]]
 
+    untrained = [e for e in results.non_centred() if e not in results.estimators]
     unmeasured = [t for t in results.tasks if t not in set(results.variance["task"])]
     unmeasured = [f"{t} ({results.stale.get(f'results/variance/{t}.csv', 'not there or empty')})" for t in unmeasured]
     sections = [
-        page.section("The answer", first_screen.advice_table(advice), first_screen.claims_table(claims)),
+        page.section("The answer", first_screen.advice_table(advice), first_screen.claims_table(claims, untrained)),
         page.section("How to read this", page.how_to_read(results)),
         page.section(
             "Over all tasks",
@@ -154,7 +156,11 @@ def _sections(results, claims, advice, data, drawn, latex):
         page.section(
             "Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")
         ),
-        page.section("Before and after training", *shown("ladder", "tables/ladder.csv")),
+        page.section(
+            "Before and after training",
+            *shown("ladder", "tables/ladder.csv"),
+            len(data["ladder_ends"]) and page.ladder_ends_table(data["ladder_ends"]),
+        ),
         page.section(
             "Gradient variance",
             *shown("variance_ratio", "tables/variance.csv"),
@@ -165,13 +171,15 @@ def _sections(results, claims, advice, data, drawn, latex):
     ]
     studies = []
     for name, title, caption, has_figure in drawn["studies"]:
-        if name == "properties":
+        if name == "properties":  # its table has a section of its own, with the figure
             continue
         studies.append({"kind": "heading", "text": title})
         studies.append(page.figure((f"study_{name}", caption), f"studies/{name}.csv") if has_figure else page.text(caption))
     if "estimators" in data:
-        caption = next((c for n, _, c, _ in drawn["studies"] if n == "properties"), "")
-        sections.append(page.section("The estimators", page.frame(data["estimators"], caption, "tables/estimators.csv")))
+        caption, has_figure = next(((c, f) for n, _, c, f in drawn["studies"] if n == "properties"), ("", False))
+        picture = page.figure(("study_properties", caption), "studies/properties.csv") if has_figure else None
+        whole = page.frame(data["estimators"], "" if has_figure else caption, "tables/estimators.csv")
+        sections.append(page.section("The estimators", picture, whole))
     if studies:
         sections.append(page.section("Studies without training", *studies))
     sections += [

@@ -96,6 +96,27 @@ def ladders(results):
     return table.assign(when=np.where(table["step"] == 0, "before", "after"))
 
 
+def ladder_ends(table, ks=(1, 16)):
+    """pass@1 and pass@16 of the tasks with 0/1 rewards, before training and after: mean over seeds with a 95% interval.
+
+    table: that of `ladders`. One row per task and estimator, one called "before training" per task.
+    """
+    rows = []
+    for task, part in table.groupby("task", sort=False) if len(table) else ():
+        if not set(ks) <= set(part["k"]) or (part["max_at_k"] - part["pass_at_k"]).abs().max() > 1e-9:
+            continue
+        before = part[part["when"] == "before"].drop_duplicates("k").assign(estimator="before training")
+        for estimator, ends in [("before training", before), *part[part["when"] == "after"].groupby("estimator", sort=False)]:
+            ends = ends.set_index("k")
+            row = {"task": task, "estimator": estimator, "num_seeds": ends["num_seeds"].max()}
+            for k in ks:
+                for end in ("", "_low", "_high"):
+                    row[f"pass_at_{k}{end}"] = ends[f"pass_at_k{end}"].get(k)
+            rows.append(row)
+    values = [f"pass_at_{k}{end}" for k in ks for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["task", "estimator", "num_seeds", *values])
+
+
 def differences(results, scale, metric="max@K", method=REFERENCE):
     """method - other after training, paired by seed, on each task and as the mean over tasks, on the 0-1 scale."""
     rows = []
@@ -144,9 +165,12 @@ def overall(results, scale, method=REFERENCE):
         for key in ("difference", "low", "high"):
             row[f"{method} ahead by" if key == "difference" else f"ahead {key}"] = gap[key].iloc[0] if len(gap) else None
         shared = [t for t in strata if t in mine]
-        if estimator != method and shared:
+        if estimator != method and any(mine[t].keys() & values[t].keys() for t in shared):
+            seeds = {t: sorted(mine[t].keys() & values[t].keys()) for t in shared}
             chance = statistics.probability_of_improvement_interval(
-                {t: np.array(list(mine[t].values())) for t in shared}, {t: strata[t] for t in shared}, num_resamples=1000
+                *({t: np.array([runs[t][s] for s in seeds[t]]) for t in shared if seeds[t]} for runs in (mine, values)),
+                num_resamples=1000,
+                paired=True,
             )
             row |= {f"P({method} better)": chance.estimate, "P low": chance.low, "P high": chance.high}
         pass_1 = recommend.normalised(results, dict.fromkeys(scale, (0.0, 1.0)), estimator, "pass@1")

@@ -16,6 +16,8 @@ import pytest
 import synthetic
 import yaml
 
+from maxpo_bench.errors import InputError
+from maxpo_bench.estimators import shared_sha256
 from maxpo_bench.report import build, figures_variance, load, page, tables
 
 TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
@@ -327,3 +329,122 @@ def test_latex_compiles_in_shape(project):
     assert text.count("{") == text.count("}") and r"passk\_training" in text
     rows = [line for line in text.splitlines() if line.endswith(r"\\")]
     assert len({line.count("&") for line in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    "file, text, words",
+    [
+        ("metrics.json", '{"status": "ok", "seeds": [0], "final": []}', "final is not a mapping"),
+        ("metrics.json", '{"status": "ok", "seeds": [0], "final": {"max@K": 3}}', "max@K is not a list"),
+        ("metrics.json", '{"status": "ok", "seeds": [0], "final": {"ladder": [1]}}', "final.ladder is not a mapping"),
+        ("metrics.json", "[1, 2]", "is not a whole metrics file"),
+    ],
+)
+def test_an_edited_metrics_file_is_a_failed_cell(tmp_path, file, text, words):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    (root / "results" / "runs" / "maze" / "pkpo" / file).write_text(text)
+    cell = load.read(root).cells["maze", "pkpo"]
+    assert cell.status == "failed" and words in cell.reason
+    assert build(root) == 0 and words in (root / "results" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("runs/maze/pkpo/timing.json", "[1]"),
+        ("runs/maze/pkpo/curve.csv", "seed,step\n0,1\n"),
+        ("runs/maze/pkpo/ladder.csv", "seed\n0\n"),
+        ("variance/maze.csv", "k,snr\n4,1\n"),
+    ],
+)
+def test_an_edited_table_is_a_note(tmp_path, path, text):
+    root = synthetic.write(tmp_path, ("maze", "frozenlake"), ("pkpo", "maxpo"))
+    (root / "results" / path).write_text(text)
+    results = load.read(root)
+    assert build(root) == 0 and results.cells["maze", "pkpo"].usable
+    assert path.endswith(".json") or any(path in note and "has no column" in note for note in results.notes)
+
+
+@pytest.mark.parametrize("text", ["tasks: [", "- maze", "tasks: maze"])
+def test_a_broken_list_of_cells_is_one_line(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match="params.yaml") as caught:
+        load.read(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_base_is_the_reason_of_its_cells(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    (root / "results" / "runs" / "maze" / "pkpo" / "metrics.json").unlink()
+    base = root / "results" / "base" / "maze" / "base.json"
+    base.parent.mkdir(parents=True)
+    base.write_text(json.dumps({"status": "failed", "reason": EVIL}))
+    cell = load.read(root).cells["maze", "pkpo"]
+    assert cell.status == "failed" and cell.reason == f"the base stage failed: {EVIL}"
+    base.write_text(json.dumps({"status": "ok"}))
+    assert load.read(root).cells["maze", "pkpo"].status == "missing"
+
+
+def test_cells_of_an_older_shared_source_are_stale(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    synthetic.edit(root, "maze", "pkpo", lambda m: m.update(shared_sha256=shared_sha256()))
+    assert load.read(root).cells["maze", "pkpo"].usable
+    synthetic.edit(root, "maze", "pkpo", lambda m: m.update(shared_sha256={"contract.py": "older"}))
+    cell = load.read(root).cells["maze", "pkpo"]
+    assert cell.status == "stale" and "estimators/contract.py changed since the run" in cell.reason
+
+
+def test_one_sample_and_the_best_of_16_side_by_side(tmp_path):
+    """Tasks with 0/1 rewards alone, the base policy first, every number with its interval."""
+    root = synthetic.write(tmp_path, ("maze", "cartpole"), ("pkpo", "maxpo"))
+    for estimator in ("pkpo", "maxpo"):
+        path = root / "results" / "runs" / "maze" / estimator / "ladder.csv"
+        table = pd.read_csv(path)
+        table.assign(max=table["pass"]).to_csv(path, index=False)
+        path = root / "results" / "runs" / "cartpole" / estimator / "ladder.csv"
+        table = pd.read_csv(path)
+        table.assign(max=2 * table["pass"]).to_csv(path, index=False)
+    ends = tables.ladder_ends(tables.ladders(load.read(root)))
+    assert list(zip(ends["task"], ends["estimator"], strict=True)) == [
+        ("maze", name) for name in ("before training", "pkpo", "maxpo")]
+    raw = pd.read_csv(root / "results" / "runs" / "maze" / "pkpo" / "ladder.csv")
+    after = raw[(raw["step"] > 0) & (raw["k"] == 16)]["pass"]
+    row = ends.set_index("estimator").loc["pkpo"]
+    assert row["pass_at_16"] == pytest.approx(after.mean()) and row["pass_at_16_low"] < row["pass_at_16"] < row["pass_at_16_high"]
+    assert build(root) == 0
+    text = (root / "results" / "report.md").read_text()
+    assert "pass@16" in text and "before training" in text
+
+
+def test_every_figure_has_its_csv_and_says_how_many_seeds(project):
+    """Below each figure a link to the numbers; what is drawn from runs names the seeds behind it."""
+    text = (project / "results" / "report.html").read_text()
+    figures = re.findall(r"<figure.*?</figure>", text, re.S)
+    assert len(figures) >= 8
+    for block in figures:
+        linked = re.findall(r'href="([^"]+[.]csv)"', block)
+        assert linked and all((project / "results" / path).is_file() for path in linked), block[-400:]
+    runs = [block for block in figures if "mean over seeds" in block or "paired by seed" in block]
+    assert len(runs) >= 5 and all("Seeds: " in block for block in runs)
+
+
+def test_page_has_contents_versions_and_the_property_table(project):
+    text = (project / "results" / "report.html").read_text()
+    page = Page(text)
+    targets = {attributes.get("href") for tag, attributes in page.tags if tag == "a"}
+    ids = {f"#{attributes['id']}" for tag, attributes in page.tags if tag == "section" and "id" in attributes}
+    assert "nav" in {tag for tag, _ in page.tags} and len(ids) > 8 and ids <= targets
+    words = " ".join(page.words)
+    for needed in ("torch 2.13.0", "Linux x86_64, 2 cores", "0 to 9", "bias_jk", "begin{tabular}"):
+        assert needed in words, needed
+
+
+def test_equal_seeds_render_without_an_interval(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    for estimator in ("pkpo", "maxpo"):
+        synthetic.edit(root, "maze", estimator, lambda m: m["final"].update({"max@K": [0.5] * 10}))
+    assert build(root) == 0
+    row = pd.read_csv(root / "results" / "tables" / "cells.csv").set_index("estimator").loc["maxpo"]
+    assert row["max@K"] == 0.5 and math.isnan(row["max@K low"])
+    gaps = pd.read_csv(root / "results" / "tables" / "differences_max_at_k.csv")
+    assert gaps["low"].isna().all() and gaps["reason"].str.contains("no spread").all()

@@ -354,3 +354,24 @@ def test_the_highest_of_equals_is_not_called_ahead_of_one_of_them():
         naive += min(statistics.holm([g.p for g in gaps])) < 0.05
     assert errors <= 0.05 * runs + 3 * (0.05 * 0.95 * runs) ** 0.5, errors
     assert naive > 0.08 * runs and naive > 1.5 * errors, (naive, errors)
+
+
+def test_an_effect_may_come_from_a_study(project):
+    """The largest value of a study's column for the method, with the groups behind it."""
+    rows = [("maxpo", "uniform", 1e-16, 2000), ("maxpo", "ties", 3e-16, 1000), ("pkpo", "uniform", 0.4, 2000)]
+    table = pd.DataFrame(rows, columns=["estimator", "kind", "largest", "num_groups"])
+    table.to_csv(project / "results" / "studies" / "centring.csv", index=False)
+    (project / "params.yaml").write_text((project / "params.yaml").read_text().replace('"cost"', '"cost", "centring"'))
+    found = judged(project)["centred"]
+    assert found.effect == 3e-16 and found.num_pairs == 3000 and "mean advantage" in found.unit
+    table.drop(columns="largest").to_csv(project / "results" / "studies" / "centring.csv", index=False)
+    with pytest.raises(InputError, match="centring.csv has no column 'largest'"):
+        judged(project)
+
+
+def test_alternatives_without_cells_are_named(project):
+    results = load.read(project)
+    left_out = [e for e in results.non_centred() if e not in results.estimators]
+    table = first_screen.claims_table(claims.judge(results), left_out)
+    assert "Not trained, so not compared after training" in table["caption"] and "reinforce" in table["caption"]
+    assert "Not trained" not in first_screen.claims_table(claims.judge(results))["caption"]

@@ -8,6 +8,7 @@ import pytest
 import synthetic
 import yaml
 
+from maxpo_bench.estimators import shared_sha256
 from maxpo_bench.report import build, claims, load
 
 TASKS, ESTIMATORS = ("maze", "frozenlake"), ("pkpo", "maxpo")
@@ -176,3 +177,15 @@ def test_a_variance_table_of_an_older_task_is_seen_without_a_lock(project):
     (project / "dvc.lock").unlink()
     rewrite(project, "maze", "groups: 64", "groups: 32")
     assert load.read(project).stale == {"results/variance/maze.csv": "tasks/maze.yaml changed since"}
+
+
+def test_variance_of_an_older_shared_source_is_stale(project):
+    """contract.py and order_statistics.py are in every estimator's advantages."""
+    path = project / "results" / "variance" / "maze.csv"
+    columns = {f"{file.removesuffix('.py')}_sha256": digest for file, digest in shared_sha256().items()}
+    pd.read_csv(path).assign(**columns).to_csv(path, index=False)
+    lock(project)
+    assert load.read(project).stale == {}
+    pd.read_csv(path).assign(contract_sha256="older").to_csv(path, index=False)
+    lock(project)
+    assert load.read(project).stale == {"results/variance/maze.csv": "estimators/contract.py changed since"}
