@@ -165,7 +165,8 @@ def _decide(claim):
     else:
         claim.reason = f"least favourable: {least.against} ({least.where})" + (f", {least.reason}" if least.reason else "")
     if claim.verdict == "inconclusive" and claim.count("contradicted"):
-        claim.reason += "; what goes the other way is not beyond chance among all claims (Holm)"
+        doubt = "what goes the other way is not beyond chance among all claims (Holm)"
+        claim.reason = "; ".join(filter(None, [claim.reason, doubt]))
 
 
 def as_json(claims):
