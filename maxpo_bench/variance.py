@@ -152,6 +152,24 @@ class Sums:
             margin[self.across] = t_quantile(len(near)) * jackknife_error(near)
         return value, margin
 
+    def snr_margin(self, square, margin, trace):
+        """Half the 95% interval of ||E g||^2 / tr Cov of each estimator, [E]. margin: that of ||E g||^2.
+
+        The trace of many independent groups counts as known. Those that look across groups have few batches: theirs is the
+        jackknife of the ratio, leaving out one batch at a time.
+        """
+        margin, num = margin / trace, len(self.batches)
+        if self.across and num > 2:
+            batches = self.batches[:, : len(self.across)]
+            near = between(batches, batches)  # [B, X]
+            norms = self.norms[:, self.across].unflatten(0, (num, -1)).mean(1)
+            square = (num * near.mean(0) - 2 * near) / (num - 2)  # without one batch
+            trace = (norms.sum(0) - norms) / (num - 1) - square
+            ratio = square / trace
+            error = ((num - 1) / num * (ratio - ratio.mean(0)).square().sum(0)).sqrt()
+            margin[self.across] = t_quantile(num) * error
+        return margin
+
     def product_with_leader(self):
         """Unbiased <E g, E g of the leader> of each estimator, [E]."""
         m = self.num_groups
@@ -309,6 +327,7 @@ def _rows(chosen, reasons, about, sums, noise):
     """{estimator: row} of what `measure` documents."""
     square, margin = sums.mean_squared()
     trace = sums.norms.mean(0) - square
+    snr_margin = sums.snr_margin(square, margin, trace)
     leader, references, k = sums.leader, sums.references, about["k"]
     if leader is not None:
         products, (ratios, intervals) = sums.product_with_leader(), sums.ratios(square, trace, noise)
@@ -327,7 +346,7 @@ def _rows(chosen, reasons, about, sums, noise):
         if variance > 0:
             row["snr"] = size / variance
             if not reason:
-                row["snr_low"], row["snr_high"] = ((size + sign * margin[e].item()) / variance for sign in (-1, 1))
+                row["snr_low"], row["snr_high"] = (row["snr"] + sign * snr_margin[e].item() for sign in (-1, 1))
         if leader is not None and size > 0 and square[leader] > 0:
             row["cosine_to_maxpo"] = _cosine(products[e], square[e] * square[leader])
         if references is not None:

@@ -221,6 +221,20 @@ def test_the_ratio_of_an_estimator_that_looks_across_groups_is_covered(problem, 
     assert (widths < 2.8 * repetitions).all(), widths / repetitions
 
 
+@pytest.mark.slow
+def test_the_snr_of_an_estimator_that_looks_across_groups_is_covered(problem):
+    """The trace of a dozen batches is not known: taken as known, 82% and 87% were covered."""
+    policy, names = a_policy(problem), ("fitted_blend", variance.WHOLE_SCORES)
+    mean, trace = enumerated(problem, policy, "maxpo", 2, 4)
+    truths = [mean.square().sum().item() / trace / fitted_ratio(problem, policy, whole, 3000) for whole in (False, True)]
+    hits = torch.zeros(2)
+    for i in range(300):
+        rows = by_name(variance.measure(problem, policy, 2, 12, purpose=f"{i}", estimators=["maxpo", "fitted_blend"]))
+        hits += torch.tensor([rows[name]["snr_low"] < truth < rows[name]["snr_high"]
+                              for name, truth in zip(names, truths, strict=True)])
+    assert (hits > 0.9 * 300).all() and (hits < 0.98 * 300).all(), hits
+
+
 def test_memory_blocks_do_not_change_the_numbers(problem, monkeypatch):
     policy = a_policy(problem)
     whole = variance.measure(problem, policy, 2, 4)

@@ -7,7 +7,7 @@ import time
 TITLE = "Cost of the estimators"
 CAPTION = (
     "CPU time per group on one thread and peak extra memory relative to the input, against the group size N, at K = 4 "
-    "(best_gap: K = N); batches of M = 2^16 / N groups, float64, 8 draws with seeds of "
+    "(best_gap: K = N); batches of M = 2^16 / N groups (one group for the two slow forms), float64, 8 draws with seeds of "
     "their own, the least time of up to 20 calls: a bound, so it has no interval. `l2o_quadratic` is the O(N^2) form in "
     "which the leave-two-out baseline is defined, `subset_brute_force` visits all C(N, K) subsets; both give maxpo's "
     "advantages. Times differ between machines and runs; the slopes hardly do."
