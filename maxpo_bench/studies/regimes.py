@@ -299,7 +299,7 @@ def figure(data):
                 ax.set_title(title, loc="center")
         line[0].set_ylabel(name.replace(", prompts", ",\nprompts").replace(", failures", ",\nfailures")
                            .replace(" of ", "\nof "), rotation=0, ha="right", va="center")
-    axes[-1][1].set_xlabel("K/N [samples of samples]")
+    axes[-1][1].set_xlabel("K/N, both in samples")
     fig.supylabel("score geometry; ticks: success probability", fontsize=8)
     bar = fig.colorbar(image, ax=axes, location="bottom", fraction=0.025, aspect=40, pad=0.01, ticks=bounds)
     bar.ax.set_xticklabels([f"{b:g}" for b in bounds])
