@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from maxpo_bench import files
+
 MAZE = """
 version: 1
 kind: tabular
@@ -197,3 +199,18 @@ def from_base(new_project, finished):
         return project
 
     return make
+
+
+@pytest.fixture(scope="session")
+def change_policy():
+    """change_policy(path): rewrite a checkpoint with another policy in it: whole, but telling."""
+    import torch
+
+    def change(path):
+        tensors, about = files.load_tensors(path)
+        for name, tensor in tensors.items():
+            if name.startswith("policy/"):
+                tensors[name] = tensor + torch.linspace(-2, 2, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
+        files.save_tensors(path, tensors, about)
+
+    return change

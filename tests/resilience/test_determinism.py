@@ -1,6 +1,8 @@
 """A cell gives the same bytes whatever stands around it, and a seed the same numbers whoever runs beside it."""
 
+import locale
 import os
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +14,6 @@ SURROUNDINGS = {
         "OMP_NUM_THREADS": "2",
         "MKL_NUM_THREADS": "2",
         "OPENBLAS_NUM_THREADS": "2",
-        "LC_ALL": "tr_TR.UTF-8",
         "LANG": "C",
         "TZ": "Pacific/Kiritimati",
         "COLUMNS": "40",
@@ -25,6 +26,42 @@ SURROUNDINGS = {
         "TERM": "dumb",
     },
 }
+
+
+# Python itself takes only the encoding from the locale. In the tests the C library takes all of it: decimal comma, Turkish i.
+SET_LOCALE = """
+import locale
+locale.setlocale(locale.LC_ALL, "")
+assert locale.localeconv()["decimal_point"] == ",", locale.setlocale(locale.LC_ALL)
+"""
+
+
+@pytest.fixture(scope="session")
+def comma(tmp_path_factory):
+    """The environment of a locale with a decimal comma, in force in every Python that is started with it."""
+    folder = tmp_path_factory.mktemp("locales")
+    (folder / "sitecustomize.py").write_text(SET_LOCALE)
+    found = {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    source = ["-i", "tr_TR", "-f", "UTF-8", str(folder / "tr_TR.UTF-8")]
+    if shutil.which("localedef") and subprocess.run(["localedef", *source], capture_output=True).returncode == 0:
+        return {**found, "LC_ALL": "tr_TR.UTF-8", "LOCPATH": str(folder)}
+    before = locale.setlocale(locale.LC_NUMERIC)
+    try:
+        for name in ("tr_TR.UTF-8", "de_DE.UTF-8", "fr_FR.UTF-8", "nl_NL.UTF-8"):
+            try:
+                locale.setlocale(locale.LC_NUMERIC, name)
+                return {**found, "LC_ALL": name}
+            except locale.Error:
+                continue
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+    pytest.skip("no locale with a decimal comma here, and no localedef to make one: the `locales` package has both")
+
+
+def test_the_comma_is_in_force(comma):
+    code = "import locale; print(locale.format_string('%.1f', 0.5))"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **comma}, capture_output=True, text=True)
+    assert done.stdout == "0,5\n", done.stderr
 
 
 def fresh_process(project, *argv, cwd, **env):
@@ -46,13 +83,16 @@ def fresh_process(project, *argv, cwd, **env):
         pytest.param("cartpole", "hash seed, threads, locale and time zone", marks=pytest.mark.slow),
     ],
 )
-def test_surroundings_change_nothing(task, around, finished, new_project):
+def test_surroundings_change_nothing(task, around, finished, new_project, request):
     project = new_project()
     project.add(task)
+    surroundings = SURROUNDINGS[around]
+    if "locale" in around:
+        surroundings = {**surroundings, **request.getfixturevalue("comma")}
     folder = project.folder / "tasks" / "deeper"  # another working folder, inside the project
     folder.mkdir()
     for argv in (("base", task), ("train", task, "maxpo")):
-        fresh_process(project, *argv, cwd=folder, **SURROUNDINGS[around])
+        fresh_process(project, *argv, cwd=folder, **surroundings)
     reference = finished(task)
     assert project.bytes(task) == reference.bytes(task)
     base = ("results", "base", task, "base.json")

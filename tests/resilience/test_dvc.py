@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def wait_for(condition, seconds=120):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_dvc_repro_after_a_kill_carries_on(number, project, dvc):
+def test_dvc_repro_after_a_kill_carries_on(number, project, dvc, change_policy):
     target, folder = "train@bandit-maxpo", project / "results" / "runs" / "bandit" / "maxpo"
     assert dvc("repro", target).wait() == 0, (project / "output.txt").read_text()
     names = ("metrics.json", "curve.csv")
@@ -59,9 +60,18 @@ def test_dvc_repro_after_a_kill_carries_on(number, project, dvc):
     os.killpg(first.pid, number)
     assert first.wait(20) != 0, "it had ended before it was stopped"
     assert list((project / ".resume").glob("*/*/*.safetensors"))
+    shutil.copytree(project / ".resume", project / "kept")
 
     again = dvc("repro", "--single-item", target)
     assert again.wait() == 0, (project / "output.txt").read_text()
     assert {name: (folder / name).read_bytes() for name in names} == undisturbed
     output = (project / "output.txt").read_text()
     assert "Traceback" not in output, output
+
+    # It went on and did not start anew: another policy in the same checkpoints shows in the results.
+    shutil.rmtree(project / ".resume")
+    shutil.move(project / "kept", project / ".resume")
+    for path in (project / ".resume").glob("*/*/*.safetensors"):
+        change_policy(path)
+    assert dvc("repro", "--force", "--single-item", target).wait() == 0, (project / "output.txt").read_text()
+    assert (folder / "curve.csv").read_bytes() != undisturbed["curve.csv"]

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
-from maxpo_bench import files
+from maxpo_bench import cell, files
+from maxpo_bench.report import load
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 INTERRUPTED = 130
@@ -74,24 +74,16 @@ def test_many_kills_at_random_moments_leave_no_trace(task, finished, from_base):
     assert kill_often(task, 9, finished, from_base) == 9
 
 
-def change_policy(path):
-    """Rewrite a checkpoint with another policy in it: whole, but telling."""
-    tensors, about = files.load_tensors(path)
-    for name, tensor in tensors.items():
-        if name.startswith("policy/"):
-            tensors[name] = tensor + torch.linspace(-2, 2, tensor.numel(), dtype=tensor.dtype).reshape(tensor.shape)
-    files.save_tensors(path, tensors, about)
-
-
-def test_a_stopped_cell_goes_on_from_its_checkpoint_and_does_not_start_again(finished, from_base):
-    project = from_base("maze")
-    for path in stop_midway(project, "maze"):
+@pytest.mark.parametrize("task", ["maze", "cartpole", "countdown3"])
+def test_a_stopped_cell_goes_on_from_its_checkpoint_and_does_not_start_again(task, finished, from_base, change_policy):
+    project = from_base(task)
+    for path in stop_midway(project, task):
         change_policy(path)
-    assert project.run("train", "maze", "maxpo").code == 0
-    assert project.bytes("maze")["curve.csv"] != finished("maze").bytes("maze")["curve.csv"]
+    assert project.run("train", task, "maxpo").code == 0
+    assert project.bytes(task)["curve.csv"] != finished(task).bytes(task)["curve.csv"]
 
 
-def test_with_a_truncated_newest_checkpoint_the_older_one_serves(finished, from_base):
+def test_with_a_truncated_newest_checkpoint_the_older_one_serves(finished, from_base, change_policy):
     project = from_base("maze")
     paths = stop_midway(project, "maze")
     by_job = {}
@@ -123,7 +115,7 @@ def test_wall_s_is_the_sum_over_the_sessions(from_base):
     assert 1000 < timing["wall_s"] < 1100
 
 
-def test_checkpoints_of_another_task_file_are_not_continued(finished, from_base):
+def test_checkpoints_of_another_task_file_are_not_continued(finished, from_base, change_policy):
     project = from_base("maze")
     for path in stop_midway(project, "maze"):
         change_policy(path)
@@ -134,12 +126,21 @@ def test_checkpoints_of_another_task_file_are_not_continued(finished, from_base)
     assert text != (project.folder / "tasks" / "maze.yaml").read_text()
 
 
-@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)])
-def test_ctrl_c_ends_within_5_seconds_with_one_line(number, group, from_base):
-    project = from_base("maze")
-    project.add("maze", steps=100000)  # only the start is run
-    project.run("base", "maze")
-    command = project.start("train", "maze", "maxpo", MAXPO_BENCH_CHECKPOINT_SECONDS="0.02")
+@pytest.mark.parametrize(
+    "task, number, group",
+    [
+        ("maze", signal.SIGINT, True),
+        ("maze", signal.SIGINT, False),
+        ("maze", signal.SIGTERM, False),
+        ("cartpole", signal.SIGINT, True),
+        ("countdown3", signal.SIGINT, True),
+    ],
+)
+def test_ctrl_c_ends_within_5_seconds_with_one_line(task, number, group, from_base):
+    project = from_base(task)
+    project.add(task, steps=100000)  # only the start is run
+    assert project.run("base", task).code == 0
+    command = project.start("train", task, "maxpo", MAXPO_BENCH_CHECKPOINT_SECONDS="0.02")
     while not project.checkpoints() and command.wait(0) is None:
         time.sleep(0.01)
     start = time.monotonic()
@@ -149,6 +150,20 @@ def test_ctrl_c_ends_within_5_seconds_with_one_line(number, group, from_base):
     assert "continues" in command.output
     with pytest.raises(ProcessLookupError):
         os.killpg(command.pid, 0)  # no worker lives on
+
+
+@pytest.mark.parametrize("task", ["cartpole", "countdown3"])
+def test_ctrl_c_during_the_base_stage_is_one_line(task, new_project):
+    project = new_project()
+    project.add(task, **({"warm_start": "{steps: 100000, batch_size: 16}"} if task == "countdown3" else {"seeds": 5000}))
+    command = project.start("base", task)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    while children.exists() and not children.read_text() and command.wait(0) is None:
+        time.sleep(0.01)
+    start = time.monotonic()
+    command.send(signal.SIGINT, group=True)
+    assert command.wait(10) == INTERRUPTED and time.monotonic() - start < 5
+    assert command.output.strip().count("\n") == 0 and "interrupted" in command.output, command.output
 
 
 def test_workers_do_not_outlive_a_killed_parent(from_base):
@@ -186,3 +201,58 @@ def test_a_worker_that_is_killed_fails_the_cell_and_nothing_is_lost(finished, fr
     assert project.checkpoints()
     assert project.run("train", "maze", "maxpo").code == 0
     assert project.bytes("maze") == finished("maze").bytes("maze")
+
+
+def test_a_kill_while_the_results_are_replaced(finished, from_base):
+    """The process ends before its first, second, ... rename, or just after the last: half a set of files is no result."""
+    project, reference = from_base("maze"), finished("maze")
+    folder, kept = project.cell("maze"), project.folder / "kept"
+    (project.folder / "params.yaml").write_text("tasks: [maze]\nestimators: [maxpo]\n")
+    for num_done in range(6):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(reference.cell("maze"), folder)
+        (folder / "metrics.json").write_text(json.dumps({**reference.metrics("maze"), "reason": "of an older run"}))
+        pid = os.fork()
+        if not pid:
+            die_while_replacing(project.folder, folder, num_done)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == DEAD
+        if not num_done:  # from now on only the last step, writing the results, is left to do
+            shutil.copytree(project.folder / ".resume", kept)
+        if num_done < 5:
+            assert not (folder / "metrics.json").exists(), num_done
+            found = load.read(project.folder).cells["maze", "maxpo"]
+            assert found.status == "missing" and not found.usable
+        else:
+            assert project.bytes("maze") == reference.bytes("maze")
+        assert project.run("train", "maze", "maxpo").code == 0
+        assert project.bytes("maze") == reference.bytes("maze")
+        weights = [{p.name: p.read_bytes() for p in (one.cell("maze") / "checkpoints").iterdir()} for one in (project, reference)]
+        assert weights[0] == weights[1]
+        assert not list(folder.glob(".*")) and not project.checkpoints()
+        shutil.rmtree(project.folder / ".resume")
+        shutil.copytree(kept, project.folder / ".resume")
+
+
+DEAD = 77
+
+
+def die_while_replacing(root, folder, num_done):
+    """In a forked child: run the cell and end, without any cleaning up, after so many renames into its folder."""
+    code, count, replace = 70, 0, os.replace
+
+    def counting(source, target):
+        nonlocal count
+        mine = Path(target).parent == folder
+        if mine and count == num_done:
+            os._exit(DEAD)
+        replace(source, target)
+        count += mine
+        if count == 5:
+            os._exit(DEAD)
+
+    try:
+        os.chdir(root)
+        os.replace = counting
+        code = cell.run_cell("maze", "maxpo")
+    finally:
+        os._exit(code)
