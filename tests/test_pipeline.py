@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from maxpo_bench import pipeline
+
 
 def dvc(folder, *words):
     return subprocess.run([sys.executable, "-m", "dvc", *words], cwd=folder, capture_output=True, text=True)
@@ -16,6 +18,7 @@ def dvc(folder, *words):
 def test_repro_from_nothing_then_nothing_to_do_then_only_what_changed(project, run_cli):
     first = run_cli(project, "repro", "--all")
     assert first.returncode == 0, first.stdout + first.stderr
+    assert "### Results here against HEAD" in first.stdout
     for path in ("report.md", "report.html", "claims.json", "metrics.json", "variance/bandit.csv", "studies/centring.csv"):
         assert (project / "results" / path).stat().st_size > 0, path
     metrics = json.loads((project / "results" / "runs" / "countdown3" / "maxpo" / "metrics.json").read_text())
@@ -61,6 +64,53 @@ def test_a_clone_recomputes_what_was_only_committed(project, run_cli, tmp_path):
         assert f"Running stage '{stage}'" in result.stdout, stage
     assert "Running stage 'train@countdown3" not in result.stdout
     assert (clone / "results" / "runs" / "bandit" / "maxpo" / "metrics.json").read_bytes() == before
+
+
+def test_repro_ends_with_the_comparison(project, monkeypatch, capfd):
+    """Does this machine reproduce the published numbers? Here nothing is run."""
+    monkeypatch.setattr(pipeline, "_dvc", lambda root, *words: 0)
+    assert pipeline.repro(["bandit"], root=project) == 0
+    assert "### Results here against HEAD" in capfd.readouterr().out
+
+
+BREAK = """
+
+_whole = {name}
+
+def _broken(self, *arguments):
+    if __import__("sys").argv[1:] == {argv}:
+        {fault}
+    return _whole(self, *arguments)
+
+{name} = _broken
+"""
+
+
+@pytest.mark.slow
+def test_cells_that_fail_stop_no_other_and_are_in_the_report(project, run_cli):
+    """One cell runs out of memory, the verifier of another raises."""
+    for path, name, argv, fault in (
+        ("bandit.py", "Bandit.reward", ["train", "bandit", "rloo"], "torch.zeros(10**15)"),
+        ("prompts/countdown.py", "Source.verify", ["train", "countdown3", "pkpo"], "raise RecursionError('too <deep>')"),
+    ):
+        with open(project / "maxpo_bench" / "problems" / path, "a") as file:
+            file.write(BREAK.format(name=name, argv=argv, fault=fault))
+    result = run_cli(project, "repro", "--all")
+    assert result.returncode == 1, result.stdout + result.stderr
+    runs = project / "results" / "runs"
+    cells = {path.parent.relative_to(runs).as_posix(): json.loads(path.read_text()) for path in runs.glob("*/*/metrics.json")}
+    failed = {name: cell["reason"] for name, cell in cells.items() if cell["status"] != "ok"}
+    assert len(cells) == 6 and sorted(failed) == ["bandit/rloo", "countdown3/pkpo"], failed
+    assert failed["bandit/rloo"] == "out of memory"
+    raised = f"the verifier raised {cells['countdown3/pkpo']['verifier_errors']} times"
+    assert cells["countdown3/pkpo"]["verifier_errors"] > 0 and raised in failed["countdown3/pkpo"]
+    assert all((project / "results" / "variance" / f"{task}.csv").is_file() for task in ("bandit", "countdown3"))
+
+    assert "4 ok, 2 failed" in result.stdout and "### Results here against HEAD" in result.stdout
+    for name in ("report.md", "report.html"):
+        report = (project / "results" / name).read_text()
+        assert "out of memory" in report and f"countdown3 under pkpo: {raised}" in report, name
+        assert "RecursionError: too &lt;deep&gt;" in report and "<deep>" not in report, name
 
 
 def test_the_plan_hashes_folders_as_dvc_does(project):
