@@ -138,6 +138,9 @@ def _decide_findings(findings):
             finding.verdict = "contradicted"
         elif p_for is not None and min(finding.p_for, finding.p_against) < SIDE and not finding.reason:
             finding.reason = f"not beyond chance among {len(findings)} comparisons (Holm)"
+        elif p_for is not None and None not in (finding.low, finding.high) and not finding.reason:
+            if not finding.low <= finding.null <= finding.high:
+                finding.reason = "at the edge: the interval leaves out no difference, the test does not"
     return down
 
 
@@ -164,6 +167,9 @@ def _decide(claim):
         claim.reason = least.reason
     else:
         claim.reason = f"least favourable: {least.against} ({least.where})" + (f", {least.reason}" if least.reason else "")
+    if claim.verdict == "inconclusive" and claim.count("supported") == len(claim.findings):
+        holds = "holds here, but not beyond chance among all claims (Holm)"
+        claim.reason = "; ".join(filter(None, [claim.reason, holds]))
     if claim.verdict == "inconclusive" and claim.count("contradicted"):
         doubt = "what goes the other way is not beyond chance among all claims (Holm)"
         claim.reason = "; ".join(filter(None, [claim.reason, doubt]))

@@ -13,7 +13,7 @@ def answer(advice, claims=(), method=REFERENCE):
     lines = [_sentence(first, f"For the best of {k} samples (max@{k}, the K trained for)")]
     one = next((a for a in advice if a.k == 1 and a.best), None)
     if one is not None and first.trained_k != 1:
-        lines.append(_sentence(one, "For a single answer (k = 1)"))
+        lines.append(_sentence(one, "For a single answer (k = 1, the mean reward)"))
     if claims:
         verdicts = [f"{sum(c.verdict == v for c in claims)} {v}" for v in ("supported", "contradicted", "inconclusive")]
         lines.append(f"{count(len(claims), 'claim')} about {method}, the method under test: {', '.join(verdicts)} (second table).")
@@ -106,9 +106,11 @@ def advice_table(advice):
     return table(
         ["k", "highest", "max@k", "lead over the next", "sure?", "tasks", "pairs"],
         rows,
-        "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K. Not told apart: the paired "
-        "difference to the highest is not beyond chance (5%, Holm over all pairs of estimators, so whichever is highest); not the "
-        f"same as equal. The highest and the next are picked from these same data: level and lead lean high.{note}",
+        "max@k on the scale 0 to 1, mean over tasks, of policies trained for each task's own K, whatever k they are asked for; in "
+        "brackets the 95% interval of the paired difference. A task counts where its evaluation drew k samples. Not told apart: "
+        "the paired difference to the highest is not beyond chance (5%, Holm over all pairs of estimators, so whichever is "
+        "highest); not the same as equal. The highest and the next are picked from these same data: level and lead lean high."
+        + note,
         "tables/advice.csv",
         cards=True,
     )
@@ -135,7 +137,8 @@ def claims_table(claims, untrained=()):
         "A claim says 'each', so effect, interval and n (pairs of seeds; pairs of tasks for time, groups for a sampled variance, "
         "sizes for growth) are those of the least favourable comparison. Supported: every comparison holds. Contradicted: at least "
         "one goes the other way beyond chance (Holm over the claim's comparisons). Both after Holm over the claims, one-sided 2.5% "
-        f"each way. With a margin, a loss no larger than it counts as no loss.{left_out}",
+        "each way. With a margin, a loss no larger than it counts as no loss. Variance on each task is compared at three policies "
+        f"of its training (initial, middle, final). In brackets: 95% intervals.{left_out}",
         "tables/claims.csv",
         cards=True,
     )

@@ -79,7 +79,9 @@ def how_to_read(results):
     tasks = len(results.usable_tasks())
     return text(
         "max@k is the expected best reward of k samples, pass@k the chance that one of k passes; both by the unbiased closed form "
-        "on held-out prompts or start states. K is the k a task trains for.",
+        "on held-out prompts or start states. K is the k a task trains for. max@1 is the mean reward, pass@1 the chance of a "
+        "reward of at least the task's score.success: where rewards are graded many small ones pass nothing, so an estimator may "
+        "lead in one and trail in the other.",
         "All estimators of a task get the same initial policy, prompts, sampling noise and optimiser; only the function from "
         "rewards to advantages differs. Comparisons are therefore paired by seed.",
         "Intervals are 95%: Student's t on the paired differences up to 19 seeds (the bootstrap is too narrow there), BCa from 20; "
@@ -121,9 +123,12 @@ def overall_table(data, method=REFERENCE):
             ]
         )
     return table(
-        ["estimator", "tasks", "max@K, interquartile mean", f"{method} ahead by (mean, paired)", f"P({method} better)", "pass@1"],
+        ["estimator", "tasks", "max@K, interquartile mean", f"{method} ahead by (mean, paired)", f"P({method} better)"]
+        + ["pass@1, mean"],
         rows,
-        "Over all tasks and seeds, scale 0 to 1. P: chance that a run of one beats a run of the other on the same task.",
+        "Over all tasks and seeds, scale 0 to 1, 95% intervals, not corrected for how many are compared (the first table is). "
+        "The interquartile mean is over single runs, the other columns over tasks' means. P: chance that a run of one beats a run "
+        "of the other on the same task.",
         "tables/overall.csv",
     )
 
@@ -239,7 +244,7 @@ def findings_table(data, claims):
         for _, r in data.iterrows()
     ]
     return table(
-        ["claim", "against", "where", "verdict", "effect", "95% interval", "must exceed", "pairs", "reason"],
+        ["claim", "against", "where", "verdict", "effect", "95% interval", "must exceed", "n", "reason"],
         rows,
         "Verdicts after Holm over the comparisons of the same claim, one-sided 2.5% each way; a supported claim settles all of "
         "its own. Must exceed: what no difference is, less the claim's margin.",

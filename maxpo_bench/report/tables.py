@@ -30,7 +30,10 @@ def cells(results):
             }
             for metric in load.METRICS:
                 found = statistics.mean_interval(list(cell.values(metric).values()))
-                row |= {metric: found.estimate, f"{metric} low": found.low, f"{metric} high": found.high}
+                low, high = found.low, found.high
+                if metric.startswith("pass") and low is not None:  # Student's t knows no bounds, a probability has them
+                    low, high = max(low, 0.0), min(high, 1.0)
+                row |= {metric: found.estimate, f"{metric} low": low, f"{metric} high": high}
             row["max@K iqm"] = statistics.iqm(list(cell.values("max@K").values()))
             row["seconds per seed"] = training_seconds(cell)
             row["verifier_errors"] = cell.metrics.get("verifier_errors")
@@ -48,18 +51,19 @@ def curves(results):
     groups = results.curves.groupby(columns, sort=False)
     table = groups.size().rename("num_seeds").to_frame()
     for metric in ("max_at_k", "pass_at_1"):
-        table[metric], table[f"{metric}_low"], table[f"{metric}_high"] = _bands(groups[metric])
+        table[metric], table[f"{metric}_low"], table[f"{metric}_high"] = _bands(groups[metric], metric.startswith("pass"))
     return table.reset_index()
 
 
-def _bands(groups):
-    """Mean and 95% t interval of every group at once; no interval below 3 values or without spread."""
+def _bands(groups, probability=False):
+    """Mean and 95% t interval of every group at once; none below 3 values or without spread. A probability's ends at 0 and 1."""
     from scipy.stats import t
 
     mean, spread, n = groups.mean(), groups.std(ddof=1), groups.count()
     half = t.ppf((1 + statistics.SIZE) / 2, (n - 1).clip(lower=1)) * spread / np.sqrt(n.clip(lower=1))
     half = half.where((n >= statistics.MIN_PAIRS) & (spread > 1e-12))
-    return mean, mean - half, mean + half
+    low, high = mean - half, mean + half
+    return (mean, low.clip(lower=0.0), high.clip(upper=1.0)) if probability else (mean, low, high)
 
 
 def wide_curves(results, scale, num_points=5):
@@ -91,7 +95,7 @@ def ladders(results):
     groups = results.ladders.groupby(columns, sort=False)
     table = groups.size().rename("num_seeds").to_frame()
     table["max_at_k"], table["max_at_k_low"], table["max_at_k_high"] = _bands(groups["max"])
-    table["pass_at_k"], table["pass_at_k_low"], table["pass_at_k_high"] = _bands(groups["pass"])
+    table["pass_at_k"], table["pass_at_k_low"], table["pass_at_k_high"] = _bands(groups["pass"], True)
     table = table.reset_index()
     return table.assign(when=np.where(table["step"] == 0, "before", "after"))
 

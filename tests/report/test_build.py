@@ -152,7 +152,7 @@ def test_first_screen_answers(project):
     first = text[: text.index('id="how-to-read-this"')]
     best = pd.read_csv(project / "results" / "tables" / "advice.csv")["best"][0]
     assert f"use {best}" in first and f"{best} is highest" in first
-    assert re.search(r"14 claims about maxpo.*\d+ supported, \d+ contradicted, \d+ inconclusive", first)
+    assert re.search(r"15 claims about maxpo.*\d+ supported, \d+ contradicted, \d+ inconclusive", first)
     assert "1 missing" in first and "2 failed" in first and "1 stale" in first
     claims = json.loads((project / "results" / "claims.json").read_text())
     for claim in claims:
@@ -448,3 +448,12 @@ def test_equal_seeds_render_without_an_interval(tmp_path):
     assert row["max@K"] == 0.5 and math.isnan(row["max@K low"])
     gaps = pd.read_csv(root / "results" / "tables" / "differences_max_at_k.csv")
     assert gaps["low"].isna().all() and gaps["reason"].str.contains("no spread").all()
+
+
+def test_intervals_of_a_probability_stay_between_0_and_1(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("maxpo",), seeds=4)
+    planted = {"pass@1": [0.0, 0.0, 0.0, 0.3], "pass@K": [1.0, 1.0, 1.0, 0.8]}
+    synthetic.edit(root, "maze", "maxpo", lambda m: m["final"].update(planted))
+    row = tables.cells(load.read(root)).iloc[0]
+    assert row["pass@1 low"] == 0.0 and row["pass@1 high"] > 0.2
+    assert row["pass@K high"] == 1.0 and row["pass@K low"] < 0.95

@@ -375,3 +375,11 @@ def test_alternatives_without_cells_are_named(project):
     table = first_screen.claims_table(claims.judge(results), left_out)
     assert "Not trained, so not compared after training" in table["caption"] and "reinforce" in table["caption"]
     assert "Not trained" not in first_screen.claims_table(claims.judge(results))["caption"]
+
+
+def test_a_claim_that_holds_alone_says_why_it_is_not_supported(project):
+    """One comparison beyond chance by itself, not after Holm over all claims: the verdict names the reason."""
+    plant(project, 0.0065, noise=0.01)
+    found = judged(project)["max_at_k_overall"]
+    assert found.verdict == "inconclusive" and found.low > 0
+    assert found.findings[0].verdict == "supported" and "not beyond chance among all claims (Holm)" in found.reason
