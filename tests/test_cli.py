@@ -136,6 +136,34 @@ def test_a_stop_during_imports_is_one_line(module):
     one_line(process(STOPPED_AT.format(module=module)), 130, "plan interrupted")
 
 
+CLEANS_UP = """
+import os, signal
+from maxpo_bench import cli
+from maxpo_bench.commands import plan
+
+def run(args):
+    both = signal.SIGINT, signal.SIGTERM
+    signal.pthread_sigmask(signal.SIG_BLOCK, both)
+    for number in both:
+        os.kill(os.getpid(), number)
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
+    finally:
+        for worker in ("first", "second"):
+            print(worker, "stopped")
+
+plan.run = run
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.console(["plan"])
+"""
+
+
+def test_the_second_of_two_signals_does_not_disturb_the_cleaning_up():
+    done = process(CLEANS_UP)
+    one_line(done, 130, "plan interrupted")
+    assert done.stdout == "first stopped\nsecond stopped\n"
+
+
 def test_a_signal_after_the_end_changes_nothing():
     code = (
         "import atexit, os, signal; from maxpo_bench.cli import console\n"
