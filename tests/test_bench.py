@@ -48,7 +48,7 @@ def test_a_against_a_is_quiet(project):
         assert bench.gate(project, "HEAD", [CASE, "advantages rloo small"]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.performance
 def test_a_against_a_is_quiet_20_times(project, capsys):
     """As `maxpo-bench bench --against HEAD` runs: new processes every time, a second look at what is flagged, the thresholds."""
     cases = [CASE, "advantages rloo small", "evaluation ladder", "training step bandit"]
