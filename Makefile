@@ -21,7 +21,7 @@ test: .venv/installed
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -n 2 -m slow
 
-# Fuzzing with 200,000 cases: half an hour.
+# Fuzzing with 200,000 cases: seven minutes alone.
 test-nightly: .venv/installed
 	$(BIN)/python -m pytest -m nightly
 
