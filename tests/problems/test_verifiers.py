@@ -78,12 +78,15 @@ VERIFIERS = [
 
 
 def judge(verify, row, text):
-    """(reward, seconds). A slow case is judged up to three times more and the best counts: the machine may be busy."""
+    """(reward, seconds of this thread's processor time). A slow case is judged up to three times more; the best counts.
+
+    Processor time, as on a busy machine nine characters once took 13 ms by the clock four times running.
+    """
     seconds = float("inf")
     for _ in range(4):
-        start = time.perf_counter()
+        start = time.thread_time()
         reward = verify(row, text)
-        seconds = min(seconds, time.perf_counter() - start)
+        seconds = min(seconds, time.thread_time() - start)
         if seconds < LIMIT_S:
             break
     return reward, seconds
