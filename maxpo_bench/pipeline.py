@@ -123,7 +123,7 @@ def _state(root, entry, hashes):
     for path, values in entry.get("params", {}).items():
         if not (root / path).is_file():
             return "stale", f"{path} is gone"
-        now = yaml.load((root / path).read_bytes(), Loader=task_file._StrictLoader)  # 3e-3 is a number, as for DVC
+        now = yaml.load((root / path).read_bytes(), Loader=task_file.StrictLoader)  # 3e-3 is a number, as for DVC
         if any(now.get(key) != value for key, value in values.items()) or (path != "params.yaml" and len(now) != len(values)):
             return "stale", f"{path} changed"
     for kind in ("deps", "outs"):

@@ -1,4 +1,4 @@
-"""The pipeline stages that keep no state: variance@task and study@name. (base and train are in cell.py.)"""
+"""The pipeline stages that keep no state: variance@task and study@name. (base and train are in cell/.)"""
 
 import time
 

@@ -212,7 +212,7 @@ FORBIDDEN_CALLS = {
     "pd.eval",
     "ast.literal_eval",
 }
-SAFE_LOADERS = {"_StrictLoader", "loader", "SafeLoader", "CSafeLoader"}
+SAFE_LOADERS = {"StrictLoader", "loader", "SafeLoader", "CSafeLoader"}
 
 
 def offences(source):

@@ -49,7 +49,7 @@ def variance_changed(root, lock, task, table, policy):
     if entry is None:
         return ""
     recorded = entry["params"].get(name)
-    if recorded is not None and recorded != yaml.load(task.path.read_bytes(), Loader=task_file._StrictLoader):
+    if recorded is not None and recorded != yaml.load(task.path.read_bytes(), Loader=task_file.StrictLoader):
         return f"{name} changed since"
     checkpoints = f"results/runs/{task.name}/{policy}/checkpoints"
     made = lock.get(f"train@{task.name}-{policy}", {"outs": {}})["outs"].get(checkpoints)

@@ -280,7 +280,7 @@ def _broken_base(path):
 
 
 def _check_shape(metrics):
-    """TypeError, in words, when what the report goes through is not of the shape that cell.py writes."""
+    """TypeError, in words, when what the report goes through is not of the shape that cell/ writes."""
     final = metrics.get("final", {})
     if not isinstance(final, dict):
         raise TypeError("final is not a mapping")

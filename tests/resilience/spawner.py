@@ -15,14 +15,15 @@ from pathlib import Path
 
 import torch
 
-from maxpo_bench import cell, task_file
+from maxpo_bench import task_file
+from maxpo_bench.cell import jobs
 from maxpo_bench.cli import console
 
 with tempfile.TemporaryDirectory() as folder:  # what the cells would each import for themselves
     for text in json.loads(sys.stdin.readline()):
         path = Path(folder) / "task.yaml"
         path.write_text(text)
-        cell._prepare(task_file.load(path))
+        jobs.prepare(task_file.load(path))
 assert not torch.cuda.is_initialized()
 
 

@@ -1,8 +1,7 @@
-"""One cell of the benchmark, (task, estimator), from task file to result files; and the base stage before it.
+"""One cell of the benchmark, (task, estimator), from task file to result files.
 
-Seeds are spread over forked workers. Each worker checkpoints its run, so a cell that was killed at any moment continues
-from the last whole checkpoint and ends with the same bytes as one that was not. Nothing is written to results/ before
-the cell has ended, and metrics.json is written last.
+Each worker checkpoints its run, so a cell that was killed at any moment continues from the last whole checkpoint and ends
+with the same bytes as one that was not.
 """
 
 import hashlib
@@ -11,15 +10,15 @@ import platform
 import shutil
 import time
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from maxpo_bench import files, workers
+from maxpo_bench.cell.base import base_folder, base_hash, load_base
+from maxpo_bench.cell.jobs import code_hash, counting, jobs_of, prepare, versions
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.task_file import load, root
 
 RUN_FILES = ("curve.csv", "ladder.csv", "timing.json", "metrics.json")
-VERSIONS = ("maxpo-bench", "torch", "numpy", "gymnasium", "transformers")
 
 
 def checkpoint_seconds():
@@ -29,156 +28,6 @@ def checkpoint_seconds():
         return float(text)
     except ValueError:
         raise InputError(f"MAXPO_BENCH_CHECKPOINT_SECONDS must be a number, got {text!r}") from None
-
-
-def jobs_of(task, problem_is_row_wise):
-    """The seeds of a task, split into jobs: one each for language models, an even share per worker for the rest."""
-    seeds = list(range(task.seeds))
-    if problem_is_row_wise:
-        return [(seed,) for seed in seeds]
-    count = min(workers.num_workers(), len(seeds))
-    return [tuple(seeds[i * len(seeds) // count : (i + 1) * len(seeds) // count]) for i in range(count)]
-
-
-def code_hash(task):
-    """Hash of the sources and the library versions: a checkpoint is continued only by the code that wrote it."""
-    digest = hashlib.sha256(repr(versions()).encode())
-    if ".py:" in task.kind:
-        digest.update((task.path.parent / task.kind.split(":")[0]).read_bytes())
-    package = Path(__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
-def versions():
-    """Versions of what a result depends on."""
-    found = {}
-    for name in VERSIONS:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return {**found, "python": platform.python_version()}
-
-
-# ---------------------------------------------------------------------------------------------------------------- base
-
-
-def base_folder(task, results=None):
-    return Path(results or root() / "results") / "base" / task.name
-
-
-def run_base(name, results=None):
-    """The base stage: each seed's initial policy (warm-started where the task says so) and its held-out evaluation.
-
-    Writes results/base/<task>/base.json and weights/seed<s>.safetensors. Every cell of the task starts from these.
-    """
-    from maxpo_bench import problems
-    from maxpo_bench.training import evaluate
-
-    task = load(name)
-    folder = base_folder(task, results)
-    start = time.perf_counter()
-
-    def work(job, tick):
-        problem = problems.build(task, job)
-        with _counting(problem):
-            policy = problem.initial_policy()
-            if problem.saves_states:
-                for seed, state in zip(job, problem.policy_states(policy), strict=True):
-                    files.save_tensors(folder / "weights" / f"seed{seed}.safetensors", state)
-            rows, ladders = evaluate(task, problem, policy, 0, full=True)
-        tick(1)
-        return rows, ladders, problem.verifier_errors
-
-    about = {"task": task.name, "task_sha256": task.sha256, "versions": versions()}
-    with files.lock(root() / ".resume" / "locks" / f"base-{task.name}", f"base of {task.name}"):
-        try:
-            # What cannot be used is refused while the old base is still whole.
-            row_wise, max_workers = _prepare(task)
-        except Fault as error:
-            if _is_ok(folder):
-                print(f"base {task.name}: failed: {error}; the base of before is still there", flush=True)
-                return error.exit_code
-            return _end_base(folder, about, error)
-        jobs = jobs_of(task, row_wise)
-        try:
-            (folder / "base.json").unlink(missing_ok=True)  # while it is missing, the weights beside it are not whole
-            shutil.rmtree(folder / "weights", ignore_errors=True)
-            (folder / "weights").mkdir(parents=True)
-            parts = workers.run(jobs, work, f"base {task.name}", 1, max_workers)
-        except files.CannotWrite:
-            raise
-        except Fault as error:
-            return _end_base(folder, about, error)
-        files.write_json(
-            folder / "base.json",
-            {
-                **about,
-                "status": "ok",
-                "rows": [row for rows, _, _ in parts for row in rows],
-                "ladders": [rungs for _, ladders, _ in parts for rungs in ladders],
-                "verifier_errors": sum(errors for _, _, errors in parts),
-            },
-        )
-    print(f"base {task.name}: {task.seeds} seeds in {time.perf_counter() - start:.1f} s")
-    return 0
-
-
-def _is_ok(folder):
-    try:
-        return files.read_json(folder / "base.json")["status"] == "ok"
-    except (OSError, InputError, KeyError, TypeError):
-        return False
-
-
-def _end_base(folder, about, error):
-    """A base stage that broke: base.json says why. Returns the exit code."""
-    ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
-    files.write_json(folder / "base.json", {**about, **ending})
-    print(f"base {about['task']}: failed: {error}", flush=True)
-    return error.exit_code
-
-
-@contextmanager
-def _counting(problem):
-    """A Fault in the block says how many verifier errors there were."""
-    try:
-        yield
-    except Fault as error:
-        error.verifier_errors = problem.verifier_errors
-        raise
-
-
-def load_base(task, seeds, results=None):
-    """(states of the base policies or None, their evaluation rows, their ladders) for the given seeds."""
-    folder = base_folder(task, results)
-    if not (folder / "base.json").is_file():
-        raise InputError(f"{folder}/base.json is missing; run `maxpo-bench base {task.name}` first")
-    base = files.read_json(folder / "base.json")
-    if not isinstance(base, dict) or base.get("task_sha256") != task.sha256:
-        other = f"{folder}: made from another version of tasks/{task.name}.yaml"
-        raise InputError(f"{other}; run `maxpo-bench base {task.name}`")
-    if base.get("status") != "ok":
-        raise InputError(f"{folder}/base.json: the base stage {base.get('status')}: {base.get('reason')}")
-    try:
-        rows = {row["seed"]: (row, rungs) for row, rungs in zip(base["rows"], base["ladders"], strict=True)}
-        rows = [rows[seed] for seed in seeds]
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{folder}/base.json: edited or cut short; run `maxpo-bench base {task.name}`") from None
-    paths = [folder / "weights" / f"seed{seed}.safetensors" for seed in seeds]
-    if any(path.is_file() for path in (folder / "weights").glob("*")):
-        missing = [path.name for path in paths if not path.is_file()]
-        if missing:
-            raise InputError(f"{folder}/weights: {missing[0]} is missing; run `maxpo-bench base {task.name}`")
-        states = [files.load_tensors(path)[0] for path in paths]
-    else:
-        states = None
-    return states, [row for row, _ in rows], [rungs for _, rungs in rows]
-
-
-# ---------------------------------------------------------------------------------------------------------------- cell
 
 
 def check_cell(name, estimator_name):
@@ -231,7 +80,7 @@ def run_cell(name, estimator_name, results=None):
                 checkpoints.save(run, problem, earlier + time.perf_counter() - start)
                 last_save = time.monotonic()
 
-        with _counting(problem):
+        with counting(problem):
             run = train(task, estimator, problem, states, run, after_step)
         if saved is None or saved[1]["step"] < task.steps:
             checkpoints.save(run, problem, earlier + time.perf_counter() - start)
@@ -245,7 +94,7 @@ def run_cell(name, estimator_name, results=None):
             pass  # a folder that cannot be written to shows now, not after the training
         metrics = _about(task, estimator)
         try:
-            row_wise, max_workers = _prepare(task, base_folder(task, results))
+            row_wise, max_workers = prepare(task, base_folder(task, results))
             jobs = jobs_of(task, row_wise)
             earlier = max(Checkpoints(scratch, job).wall_s() for job in jobs)
             workers.run(jobs, work, label, task.steps, max_workers)
@@ -265,11 +114,6 @@ def run_cell(name, estimator_name, results=None):
     status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
     print(f"{label}: {status}, {task.seeds} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
     return 0
-
-
-def base_hash(task, results):
-    path = base_folder(task, results) / "base.json"
-    return files.sha256(path) if path.is_file() else ""
 
 
 def _discard_other_keys(scratch):
@@ -322,30 +166,6 @@ def _replacing(folder, commit=True):
                 os.replace(new / name, folder / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
-
-
-def _prepare(task, base=None):
-    """(whether the problem works row by row, how many workers it may have or None). Imports, before the workers are
-    forked, what each would import for itself, and reads the data.
-
-    A problem that cannot be built is a Fault, like one that cannot run.
-    """
-    import torch
-
-    from maxpo_bench import problems
-    from maxpo_bench.training import make_optimiser
-
-    workers.single_thread()
-    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for a GPU must not open it before the fork
-    try:
-        problem = problems.build(task, (0,), base)
-        problem.prepare()
-    except (InputError, Fault):
-        raise
-    except Exception as error:
-        raise Fault(workers.reason(error)) from error
-    make_optimiser(task, [torch.nn.Parameter(torch.zeros(1))])  # the first optimiser of a process imports for 2 seconds
-    return problem.row_wise, problem.max_workers
 
 
 def _end_early(folder, metrics, label, scratch, code):
