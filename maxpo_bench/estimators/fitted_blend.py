@@ -4,9 +4,10 @@
     x = w (v_-i - u_i), 1, and the means over the subsets of 1 and of K-1 others of i of their max;    w = (N-K)/(N-1)
 
 Each x_m depends on i's others alone, so any weights t leave E[g] unchanged as long as they come from elsewhere. They
-minimise an estimate of E||g||^2 made from the groups of the other folds: as they are and, where prompts are alike,
-reshuffled into many more groups. Few groups: t shrinks towards (1, 0, 0, 0), baseline_blend at the bootstrap weight. Rare
-groups: what t adds to that blend uses x held within the range that it took in the other folds.
+minimise an estimate of E||g||^2 made from the groups of the other folds: as they are and, where prompts are alike, with
+their samples drawn again into many more groups, rare ones more often than chance has them and weighted for it. Little
+evidence: t shrinks towards (1, 0, 0, 0), baseline_blend at the bootstrap weight. Rare groups: what t adds to that blend
+uses x held within the range that it took in the other folds.
 docs/fitted_blend.md derives it and says where it gains.
 """
 
@@ -17,12 +18,13 @@ import torch
 from maxpo_bench.estimators.contract import below_n, estimator
 from maxpo_bench.estimators.order_statistics import added_weights, centre, include_weights, sorted_gaps
 
-PRIOR_GROUPS = 4  # informative groups that the prior weights count for
-RESHUFFLED = 2**15  # rewards of the reshuffled groups to fit on: as many rounds as that takes
+PRIOR_GROUPS = 4  # groups of evidence that the prior weights count for
+REDRAWN = 2**15  # rewards of the groups drawn again: as many rounds as that takes
 MOST_ROUNDS = 12
-MOST_COUNTED = 3  # rounds that reshuffled groups count for against the prior: dealing the same samples again is little news
-HELD_NUMBERS = 2**17  # rewards reshuffled at once
-LARGE = 2**13  # rewards of a batch that is its own large sample: not reshuffled, and worked off in blocks of groups
+TILTS = (0.0, -2.5, -7.0, 4.0)  # a drawn sample's chance is exp(tilt x rank), rank in [0, 1]; a round for each in turn
+COUNTED = 6  # times that the samples which decide the variance count as evidence, where prompts are alike
+HELD_NUMBERS = 2**17  # rewards drawn at once
+LARGE = 2**13  # rewards of a batch that is its own large sample: nothing is drawn again, and it is worked off in blocks of groups
 BLOCK_NUMBERS = 2**11
 DEGREE = 2  # of the polynomials in a reward's rank by which the scores of a group overlap
 
@@ -59,20 +61,29 @@ def fitted_blend(rewards, k, score_norms=None, scores=None):
         high = -folds.least(-parts, block).clamp(max=-high)
         moment, size = fold_moments(k, parts, *own[1:], overlap, folds, block)
         moments, sizes = moments + moment, sizes + size
-    num_rounds = min(MOST_ROUNDS, RESHUFFLED // (num_groups * n)) if folds.smallest > 1 and num_groups * n <= LARGE else 0
-    if num_rounds:
+    evidence = effective_number(sizes)
+    rounds = min(MOST_ROUNDS, REDRAWN // (num_groups * n)) // len(TILTS)  # of each tilt
+    if rounds and folds.smallest > 1 and num_groups * n <= LARGE:
         alike = prompts_alike(rewards[:, 0], folds).square()  # [B, F]
         pool = [None if values is None else values[:, 0].flatten(1, 2) for values in in_order(rewards, norms, basis)]
-        places = _permutations(num_rounds, num_groups, folds.num, n).to(rewards.device)  # [R, G, N]
-        for chunk in places.split(max(1, HELD_NUMBERS // rewards.numel())):
-            new = [None if values is None else values[:, chunk] for values in pool]
+        chances = tilted_chances(pool[0], folds, n)
+        share = torch.zeros_like(pool[0])  # of each sample in the size of x_1's gradient
+        at_once = max(1, HELD_NUMBERS // (rewards.numel() * len(TILTS)))
+        for uniforms in _uniforms(rounds, num_groups, n).to(rewards.device).split(at_once):
+            places, weight = draw_groups(chances, uniforms, folds)
+            new = [None if values is None else take(values, places) for values in pool]
             parts = statistics(new[0], k)
             low, high = folds.least(parts).clamp(max=low), -folds.least(-parts).clamp(max=-high)
-            moment, size = fold_moments(k, parts, *new[1:], overlap, folds)
-            moments = moments + alike[..., None, None] * moment
-            sizes = sizes + alike[..., None] * min(1.0, MOST_COUNTED / num_rounds) * size
+            weighted = parts * weight[..., None, None].sqrt()
+            moments = moments + alike[..., None, None] * fold_moments(k, weighted, *new[1:], overlap, folds)[0]
+            size = weighted[..., 1 if k > 1 else 0, :].square()
+            size = size if norms is None else size * new[1]
+            share = share.scatter_add(1, places.flatten(1), size.flatten(1))
+        share = share.view(-1, num_groups, n)
+        sums = [folds.others(values.sum(-1), 0) for values in (share, share.square())]
+        evidence = evidence + alike * COUNTED / n * effective_number(torch.stack(sums, -1))
     highest = rewards.amax(-1).masked_fill(folds.seen == 0, -torch.inf).amax(-1)  # [B, F], of the groups a fold sees
-    weights = best_weights(moments, sizes, highest)[:, folds.of, :, None]  # [B, G, 4, 1]
+    weights = best_weights(moments, evidence, highest)[:, folds.of, :, None]  # [B, G, 4, 1]
     found = []
     for block in blocks:
         parts, of = statistics(rewards[:, 0, block], k), folds.of[block]  # [B, G, 5, N]
@@ -139,7 +150,7 @@ def statistics(rewards, k):
 
 
 def in_order(rewards, norms, basis):
-    """Each group sorted by reward, then by norm: what a reshuffle makes of it does not hang on how it was listed."""
+    """Each group sorted by reward, then by norm: what is drawn from it does not hang on how it was listed."""
     order = torch.zeros_like(rewards, dtype=torch.long) + torch.arange(rewards.shape[-1], device=rewards.device)
     for key in (norms, rewards):
         if key is not None:
@@ -149,15 +160,51 @@ def in_order(rewards, norms, basis):
 
 
 @functools.lru_cache(maxsize=32)
-def _permutations(num_rounds, num_groups, num_folds, n):
-    """Rounds of new groups, each a permutation of the samples of every fold: [R, G, N] places. A fixed draw."""
+def _uniforms(rounds, num_groups, n):
+    """A fixed draw: [R, L, G, N] in [0, 1)."""
     generator = torch.Generator().manual_seed(0)
-    places = torch.empty(num_rounds, num_groups, n, dtype=torch.long)
-    for fold in range(num_folds):
-        own = torch.arange(num_groups * n).view(num_groups, n)[fold::num_folds]
-        mixed = torch.rand(num_rounds, own.numel(), generator=generator).argsort(-1)
-        places[:, fold::num_folds] = own.flatten()[mixed].view(num_rounds, *own.shape)
-    return places
+    return torch.rand(rounds, len(TILTS), num_groups, n, generator=generator, dtype=torch.float64)
+
+
+def tilted_chances(pool, folds, n):
+    """Under each tilt, how likely a sample is to be drawn from its fold, times the fold's samples: [B, G N] -> [B, L, G N]."""
+    found = pool.new_empty(len(pool), len(TILTS), pool.shape[-1])
+    tilts = torch.tensor(TILTS, dtype=torch.float64, device=pool.device)[:, None]
+    fold_of = folds.of.repeat_interleave(n)
+    for fold in range(folds.num):
+        raw = torch.exp(tilts * mid_ranks(pool[:, fold_of == fold]).unsqueeze(1))
+        found[:, :, fold_of == fold] = raw / raw.mean(-1, keepdim=True)
+    return found
+
+
+def draw_groups(chances, uniforms, folds):
+    """New groups of a fold's own samples, drawn with replacement. Returns places [B, R L, G, N] and weights [B, R L, G].
+
+    A group's weight is its chance without a tilt over its mean chance under all tilts (Veach and Guibas 1995, the balance
+    heuristic): at most L, and its mean is 1.
+    """
+    rounds, num_tilts, num_groups, n = uniforms.shape
+    index = torch.arange(num_groups * n, device=chances.device).view(num_groups, n)
+    places = index.expand(len(chances), rounds, num_tilts, num_groups, n).clone()
+    for fold in range(folds.num):
+        own = index[fold :: folds.num].flatten()
+        sums = chances[..., own].cumsum(-1)  # [B, L, M]
+        asked = uniforms[:, :, fold :: folds.num].transpose(0, 1).flatten(1) * sums[..., -1:]
+        drawn = own[torch.searchsorted(sums, asked).clamp(max=len(own) - 1)]
+        places[:, :, :, fold :: folds.num] = drawn.view(len(chances), num_tilts, rounds, -1, n).transpose(1, 2)
+    places = places.flatten(1, 2)
+    return places, 1 / take(chances.log().mT, places).sum(-2).exp().mean(-1)
+
+
+def take(values, places):
+    """Values of samples [B, M, ...] at places [B, R, G, N]: [B, R, G, N, ...]."""
+    index = places.flatten(1).view(len(places), -1, *[1] * (values.dim() - 2))
+    return values.gather(1, index.expand(-1, -1, *values.shape[2:])).view(*places.shape, *values.shape[2:])
+
+
+def effective_number(sums):
+    """Kish's effective number of parts, from the sum of their sizes and of the squares: [..., 2] -> [...]."""
+    return sums[..., 0].square() / torch.where(sums[..., 1] > 0, sums[..., 1], 1.0)
 
 
 def fold_moments(k, parts, norms, basis, overlap, folds, block=slice(None)):
@@ -182,10 +229,10 @@ def fold_moments(k, parts, norms, basis, overlap, folds, block=slice(None)):
     return moments, sizes
 
 
-def best_weights(moments, sizes, location):
+def best_weights(moments, evidence, location):
     """Weights t of least E||g_D - sum_m t_m g_m||^2 for each fold, shrunk towards (1, 0, 0, 0): [B, F, 4].
 
-    The prior counts for PRIOR_GROUPS groups among Kish's effective number of them. Shift and scale of the rewards do not
+    The prior counts for PRIOR_GROUPS groups beside the evidence, [B, F], in groups. Shift and scale of the rewards do not
     matter: the means of others are measured from `location`, and the statistics in units of their own gradients.
     """
     frame = torch.eye(5, dtype=moments.dtype, device=moments.device).repeat(*location.shape, 1, 1)
@@ -197,10 +244,9 @@ def best_weights(moments, sizes, location):
     moved = positive(moved * (known[..., :, None] * known[..., None, :]) / (unit[..., :, None] * unit[..., None, :]))
     inner = moved[..., 1:, 1:]
     miss = moved[..., 1:, 0] * unit[..., :1] - moved[..., 1:, 1] * (unit * known)[..., 1:2]  # what the prior leaves
-    groups = sizes[..., 0].square() / torch.where(sizes[..., 1] > 0, sizes[..., 1], 1.0)
     values, vectors = torch.linalg.eigh(inner)
-    step = (vectors.mT @ miss[..., None])[..., 0] * groups[..., None]
-    step = (vectors @ (step / (groups[..., None] * values.clamp(min=0) + PRIOR_GROUPS))[..., None])[..., 0]
+    step = (vectors.mT @ miss[..., None])[..., 0] * evidence[..., None]
+    step = (vectors @ (step / (evidence[..., None] * values.clamp(min=0) + PRIOR_GROUPS))[..., None])[..., 0]
     weights = step * known[..., 1:] / unit[..., 1:]
     weights[..., 0] += 1
     weights[..., 1] -= location * (weights[..., 2] + weights[..., 3])
@@ -213,14 +259,19 @@ def positive(matrices):
     return (vectors * values.clamp(min=0).unsqueeze(-2)) @ vectors.mT
 
 
+def mid_ranks(values):
+    """Share of values below, ties counted half: [B, M] -> [B, M] in (0, 1)."""
+    ordered = values.sort(-1).values
+    rank = torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)
+    return rank.double() / (2 * values.shape[-1])
+
+
 def rank_polynomials(rewards, folds):
     """Polynomials in a reward's mid-rank among its fold, orthonormal there, without the constant: [B, 1, G, N, DEGREE]."""
     found = rewards.new_zeros(*rewards.shape, DEGREE)
     for fold in range(folds.num):
         values = rewards[:, 0, folds.of == fold].flatten(1)  # [B, M]
-        ordered = values.sort(-1).values
-        rank = torch.searchsorted(ordered, values) + torch.searchsorted(ordered, values, right=True)
-        rank = rank.double() / (2 * values.shape[-1])
+        rank = mid_ranks(values)
         chosen = []
         for degree in range(DEGREE):
             new = rank if degree == 0 else rank * chosen[-1]

@@ -122,7 +122,7 @@ def test_prompts_of_different_difficulty_are_not_pooled():
 
 @pytest.mark.parametrize("k, n, p", [(2, 4, 0.05), (2, 4, 0.3), (4, 16, 0.05)])
 def test_few_groups_fall_back_on_the_prior(k, n, p):
-    """Four groups: reshuffling them is little news. Counted in full it was 1.30 x the better of the two in the first case."""
+    """Four groups: drawing their samples again is little news. Counted in full it was 1.30 x the better of the two in the first case."""
     generator = torch.Generator().manual_seed(0)
     rewards = (torch.rand(4000, 4, n, generator=generator, dtype=torch.float64) < p).double()
     size = {name: get(name)(rewards, k=k).square().mean() for name in ("fitted_blend", "maxpo", "pkpo")}
@@ -130,11 +130,11 @@ def test_few_groups_fall_back_on_the_prior(k, n, p):
 
 
 def test_blocks_of_a_large_batch_change_nothing(monkeypatch):
-    """A batch that is not reshuffled has the same advantages whole and worked off in blocks of groups."""
+    """A batch from which nothing is drawn again has the same advantages whole and worked off in blocks of groups."""
     module = importlib.import_module("maxpo_bench.estimators.fitted_blend")
     rewards = torch.rand(40, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     norms = torch.rand(40, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    monkeypatch.setattr(module, "RESHUFFLED", 0)
+    monkeypatch.setattr(module, "REDRAWN", 0)
     whole = get("fitted_blend")(rewards, k=3, score_norms=norms)
     monkeypatch.setattr(module, "LARGE", 8)
     monkeypatch.setattr(module, "BLOCK_NUMBERS", 56)
