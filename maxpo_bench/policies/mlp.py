@@ -57,12 +57,15 @@ class MLPPolicy(nn.Module):
     def forward(self, x, layers=None):
         return self.activations(x, layers)[-1]
 
-    def act(self, outputs, noise):
-        """Actions by inverse CDF of uniform noise, [S, B] -> [S, B] long; from normal noise, [S, B, A] -> [S, B, A]."""
+    def act(self, outputs, noise, out=None):
+        """Actions by inverse CDF of uniform noise, [S, B] -> [S, B] long; from normal noise, [S, B, A] -> [S, B, A].
+
+        out: a tensor to write them into.
+        """
         if self.log_std is not None:
-            return outputs + self.log_std.exp() * noise
+            return torch.add(outputs, self.log_std.exp() * noise, out=out)
         cdf = by_action(outputs).softmax(dim=1).cumsum(dim=1)[:, :-1]
-        return (noise.unsqueeze(1) >= cdf).sum(dim=1)
+        return torch.sum(noise.unsqueeze(1) >= cdf, dim=1, out=out)
 
     def log_prob(self, outputs, actions):
         """Log-probability of the actions: outputs [S, B, out] -> [S, B], differentiable."""

@@ -64,7 +64,7 @@ def moved(problem):
 def test_members_of_a_group_start_alike_and_groups_apart(make_task, env):
     problem = build(make_task("gymnasium", env=env), (0, 1))
     vector = problem._vector(12)
-    first = vector.reset(np.repeat([11, 12, 13], 4), lambda: np.arange(12))
+    first = vector.reset(np.array([11, 12, 13]), 4, lambda: np.arange(12))
     assert vector.mode == ("vector_entry_point" if env is CARTPOLE else "sync")
     groups = np.asarray(first).reshape(3, 4, -1)
     assert (groups == groups[:, :1]).all() and len(np.unique(groups[:, 0], axis=0)) == 3
@@ -75,7 +75,7 @@ def test_members_of_a_group_start_alike_and_groups_apart(make_task, env):
 def test_native_and_scalar_cartpole_play_the_same_episode(make_task):
     vector = GroupVectorEnv(make_task("gymnasium", env=CARTPOLE), 3)
     scalar = gymnasium.make(**CARTPOLE)
-    vector.reset([5, 6, 5], None)
+    vector.reset(np.array([5, 6, 5]), 1, None)
     scalar.reset(seed=6)
     for t in range(40):
         action = t % 2
@@ -88,10 +88,10 @@ def test_native_and_scalar_cartpole_play_the_same_episode(make_task):
 
 def test_members_share_the_start_but_not_what_happens_next(make_task):
     vector = GroupVectorEnv(make_task("gymnasium", env=LAKE), 64)
-    vector.reset(np.full(64, 3), lambda: np.arange(64))
+    vector.reset(np.array([3]), 64, lambda: np.arange(64))
     after = vector.step(np.full(64, 2))[0]
     assert len(set(after.tolist())) == 3  # slippery: one action, three outcomes
-    vector.reset(np.full(64, 3), lambda: np.arange(64))
+    vector.reset(np.array([3]), 64, lambda: np.arange(64))
     assert (vector.step(np.full(64, 2))[0] == after).all()
 
 
