@@ -18,6 +18,7 @@ import torch
 from maxpo_bench import files
 from maxpo_bench.errors import BadReward, InputError
 from maxpo_bench.evaluation import ladder
+from maxpo_bench.optimisers import Optimiser
 
 EXPLODED = 1e12  # a gradient of a larger norm is divergence, long before float32 overflows
 FAR_OUT = 1e8  # and so are parameters of a larger norm
@@ -41,13 +42,9 @@ class Clock:
 
 
 def make_optimiser(task, parameters):
-    """The task's optimiser. All act entry by entry, so that seeds stacked along axis 0 stay independent."""
+    """The task's optimiser."""
     options = task.optimiser
-    lr, weight_decay, betas = options["lr"], options["weight_decay"], tuple(options["betas"])
-    if options["name"] == "sgd":
-        return torch.optim.SGD(parameters, lr=lr, weight_decay=weight_decay)
-    kind = torch.optim.Adam if options["name"] == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+    return Optimiser(options["name"], parameters, options["lr"], tuple(options["betas"]), options["weight_decay"])
 
 
 def surrogate(log_probs, advantages, old_log_probs=None, clip=0.0):
@@ -81,7 +78,7 @@ def update(task, problem, policy, optimiser, batch, advantages, lr):
     loss_options = task.loss
     clip, kl = loss_options["clip"], loss_options["kl"]
     num_seeds, num_samples = advantages.shape[0], advantages[0].numel()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    parameters = optimiser.parameters
     flat = advantages.reshape(-1)
     if problem.row_wise:
         rows = torch.arange(flat.numel()) if kl else flat.nonzero().squeeze(-1)
@@ -96,10 +93,9 @@ def update(task, problem, policy, optimiser, batch, advantages, lr):
         if kl:
             reference = [problem.reference_log_probs(batch, chunk) for chunk, _ in chunks]
     health = torch.zeros(num_seeds, dtype=torch.float64)
-    for group in optimiser.param_groups:
-        group["lr"] = lr
+    optimiser.lr = lr
     for _ in range(loss_options["epochs"]):
-        optimiser.zero_grad(set_to_none=False)
+        optimiser.zero_grad()
         for i, (chunk, chunk_advantages) in enumerate(chunks):
             log_probs = problem.log_probs(policy, batch, chunk)
             loss = surrogate(log_probs, chunk_advantages.to(log_probs), old[i], clip)
@@ -226,9 +222,8 @@ class Checkpoints:
         for when, per_seed in states.items():
             for s, state in enumerate(per_seed):
                 tensors.update({f"{when}/{s}/{name}": tensor for name, tensor in state.items()})
-        optimiser = run.optimiser.state_dict()["state"]
-        for index, entries in optimiser.items():
-            tensors.update({f"optimiser/{index}/{name}": entry for name, entry in entries.items() if entry is not None})
+        for index, entries in run.optimiser.state.items():
+            tensors.update({f"optimiser/{index}/{name}": entry for name, entry in entries.items()})
         about = {
             "step": run.step,
             "rows": run.rows,
@@ -278,8 +273,7 @@ class Checkpoints:
         states = {when: [per_seed[s] for s in sorted(per_seed)] for when, per_seed in states.items()}
         run = Run(task, problem, states.pop("policy"))
         run.states = states
-        groups = run.optimiser.state_dict()["param_groups"]
-        run.optimiser.load_state_dict({"state": optimiser, "param_groups": groups})
+        run.optimiser.restore(optimiser)
         run.step, run.rows = about["step"], about["rows"]
         run.ladders = [{int(k): value for k, value in rungs.items()} for rungs in about["ladders"]]
         run.diverged = {int(seed): reason for seed, reason in about["diverged"].items()}

@@ -18,7 +18,7 @@ import scipy.stats  # noqa: F401
 import torch
 from transformers.models.llama import modeling_llama  # noqa: F401
 
-torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports its part of torch
+torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # the warm start's; imports its part of torch
 
 WRITES = os.O_WRONLY | os.O_RDWR
 

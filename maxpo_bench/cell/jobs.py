@@ -50,10 +50,7 @@ def prepare(task, base=None):
 
     A problem that cannot be built is a Fault, like one that cannot run.
     """
-    import torch
-
     from maxpo_bench import problems
-    from maxpo_bench.training import make_optimiser
 
     workers.single_thread()
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # asking for a GPU must not open it before the fork
@@ -64,7 +61,6 @@ def prepare(task, base=None):
         raise
     except Exception as error:
         raise Fault(workers.reason(error)) from error
-    make_optimiser(task, [torch.nn.Parameter(torch.zeros(1))])  # the first optimiser of a process imports for 2 seconds
     return problem.row_wise, problem.max_workers
 
 

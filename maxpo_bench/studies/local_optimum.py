@@ -2,6 +2,9 @@
 
 Arm 0 is worth .6 and has probability .9, the last arm is worth 1 and has about .001, the others up to .5. The mean
 objective makes arm 0 certain before the best arm is found; an objective of the maximum keeps looking.
+
+400 steps, where tasks/local_optimum.yaml has 100: the task stops while estimators still differ (after 200 steps those of
+the maximum have all but arrived), the study follows the escape to its end.
 """
 
 from functools import partial

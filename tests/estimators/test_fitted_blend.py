@@ -122,7 +122,7 @@ def test_prompts_of_different_difficulty_are_not_pooled():
 
 @pytest.mark.parametrize("k, n, p", [(2, 4, 0.05), (2, 4, 0.3), (4, 16, 0.05)])
 def test_few_groups_fall_back_on_the_prior(k, n, p):
-    """Four groups: drawing their samples again is little news. Counted in full it was 1.30 x the better of the two in the first case."""
+    """Four groups: drawing their samples again is little news. Counted in full: 1.30 x the better in the first case."""
     generator = torch.Generator().manual_seed(0)
     rewards = (torch.rand(4000, 4, n, generator=generator, dtype=torch.float64) < p).double()
     size = {name: get(name)(rewards, k=k).square().mean() for name in ("fitted_blend", "maxpo", "pkpo")}
