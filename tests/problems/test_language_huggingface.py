@@ -132,10 +132,7 @@ def test_greedy_text_equals_generate(problem, policy):
     assert 3 <= ended.sum() <= 9 and lengths[ended].unique().numel() > 1, "the case needs rows that end and rows that do not"
 
 
-NOT_READ = pytest.mark.xfail(strict=True, reason="end_tokens reads the model's config.json, not its generation_config.json")
-
-
-@pytest.mark.parametrize("name", ["config.json", pytest.param("generation_config.json", marks=NOT_READ)])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
 def test_any_of_several_end_tokens_ends_a_completion(folder, tmp_path, name):
     """As with Qwen2.5, whose chat model ends with <|im_end|> or <|endoftext|>, the token that pads."""
     shutil.copytree(folder / "model", tmp_path / "model")
@@ -149,6 +146,21 @@ def test_any_of_several_end_tokens_ends_a_completion(folder, tmp_path, name):
     assert set(ends) < set(last), "the case needs rows that end with either, and rows that do not end"
     assert problem.eos_ids == ends
     assert torch.equal(ours, theirs) and torch.equal(lengths, first_end(theirs, ends))
+
+
+def test_a_model_needs_no_generation_config(folder, tmp_path):
+    """Without one, or with one that names no end, the config's end is the end; the tokenizer's stays the first."""
+    model = tmp_path / "model"
+    shutil.copytree(folder / "model", model)
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "eos_token_id": [PAD, END]}))
+    for text in ("{}", '{"eos_token_id": null}', "{not json", None):
+        (model / "generation_config.json").unlink() if text is None else (model / "generation_config.json").write_text(text)
+        assert build(write_task(folder, "ends", model={"name": str(model)}), (0,)).eos_ids == [END, PAD]
+    (model / "generation_config.json").write_text('{"early_stopping": "perhaps"}')
+    with pytest.raises(InputError, match="^ends.yaml: model.name: generation_config.json of .*must be a boolean") as caught:
+        build(write_task(folder, "ends", model={"name": str(model)}), (0,))
+    assert "\n" not in str(caught.value)
 
 
 def test_an_end_token_ends_a_completion(problem, policy):

@@ -61,7 +61,7 @@ class Source(PromptSource):
         return float(given is not None and abs(given - wanted) <= self.data["answer_tolerance"])
 
     def load_tokenizer(self, model):
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
         where = f"{self.where}: model.name"
         tokenizer = _load(AutoTokenizer.from_pretrained, model["name"], where, padding_side="left")
@@ -72,13 +72,20 @@ class Source(PromptSource):
         if self.data["chat"] and tokenizer.chat_template is None:
             raise InputError(f"{self.where}: data.chat: the tokenizer of {model['name']} has no chat template")
         self._config = _load(AutoConfig.from_pretrained, model["name"], where)
+        try:
+            self._generation = GenerationConfig.from_pretrained(model["name"])
+        except OSError:  # many models have no generation_config.json; one that cannot be read is none to generate either
+            self._generation = GenerationConfig()
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{where}: generation_config.json of {model['name']}: {one_line(error)}") from None
         return tokenizer
 
     def end_tokens(self, tokenizer):
-        """The tokenizer's end token and those the model's config names."""
-        ends = self._config.eos_token_id
-        ends = ends if isinstance(ends, list) else [ends]
-        return list(dict.fromkeys([tokenizer.eos_token_id, *(end for end in ends if end is not None)]))
+        """The tokenizer's end token first, then those of the model's config.json and generation_config.json."""
+        found = [tokenizer.eos_token_id]
+        for ends in (self._config.eos_token_id, self._generation.eos_token_id):
+            found += ends if isinstance(ends, list) else [ends]
+        return list(dict.fromkeys(end for end in found if end is not None))
 
     def context(self, model):
         return getattr(self._config, "max_position_embeddings", None) or 1_000_000  # some state-space models have none
