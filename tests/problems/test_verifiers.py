@@ -4,6 +4,7 @@ import functools
 import importlib
 import itertools
 import time
+import unicodedata
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ class Scorer:
         return {"answer": "72"}
 
     def score_answer(self, text, item):
-        assert len(text) <= 200 and all(32 <= ord(char) < 128 or char == "\n" for char in text), text
+        assert len(text) <= 200 and all(32 <= ord(char) < 127 or char == "\n" for char in text), text
         return 0.0
 
 
@@ -107,6 +108,9 @@ HOSTILE = {
     "superscript": "2\u00b2",
     "fraction character": "\u00bd",
     "control characters": "\x00\x07\x1b[2J",
+    "delete": "72\x7f",
+    "control characters beyond ASCII": "72\x852\x9b2J",
+    "invisible characters": "7\u200b2\ufeff\u202e",
     "lone surrogate": "\ud800",
     "newline": "2*5*9\n",
     "exec": "__import__('os').system('true')",
@@ -260,6 +264,20 @@ def test_subset_sum(text):
 ])
 def test_numeric_answers(answer, text, reward):
     assert numeric().verify({"prompt": "x", "answer": f"reasoning 12 + 3 #### {answer}"}, text) == reward
+
+
+@pytest.mark.parametrize("scorer", ["exact", "own"])
+def test_reasoning_gym_takes_printable_ascii_and_newlines_only(scorer, monkeypatch):
+    """Every control (Cc) and format (Cf) character among the rest, on either side of the right answer."""
+    monkeypatch.setattr(Scorer, "score_answer", lambda self, text, item: 1.0)
+    judge, row = reasoning_gym(scorer).verify, {"prompt": "x", "answer": "72", "index": 0}
+    plain = [*map(chr, range(32, 127)), "\n"]
+    others = [chr(code) for code in range(0x110000) if chr(code) not in plain]
+    others = [char for char in others if unicodedata.category(char) in ("Cc", "Cf") or ord(char) < 0x300]
+    assert {"\t", "\x7f", "\x85", "\x9b", "\xad", "\u200b", "\u202e", "\ufeff", "\U000e0041"} < set(others)
+    assert [char for char in others if judge(row, f"72{char}") or judge(row, f"{char}72")] == []
+    assert judge(row, "72") == judge(row, " 72\n") == 1
+    assert scorer == "exact" or all(judge(row, f"{char}72") == 1 for char in plain)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -70,8 +70,11 @@ class Source(PromptSource):
         return [(rows["prompt"][i], rows["answer"][i]) for i in chosen]
 
     def verify(self, row, text):
-        """1 if the text equals the data set's answer; with scorer: own, if its score is at least data.threshold."""
-        if len(text) > MAX_CHARACTERS or not text.isascii() or any(ord(char) < 32 and char != "\n" for char in text):
+        """1 if the text equals the data set's answer; with scorer: own, if its score is at least data.threshold.
+
+        A text that is long or has a character besides printable ASCII and newline earns 0 and reaches no scorer.
+        """
+        if len(text) > MAX_CHARACTERS or any(char not in self.alphabet for char in text):
             return 0.0
         if text.strip() == row["answer"].strip():
             return 1.0
