@@ -203,7 +203,7 @@ def token_log_probs(model, prompt_tokens, prompt_mask, prompt_of, tokens, length
 
 
 def score_rows(model, prompt_tokens, prompt_mask, tokens, lengths, temperature=1.0, chunk=64):
-    """Gradient of each completion's log-probability by all parameters: [R, D] float32, ordered as parameters().
+    """Gradient of each completion's log-probability by all parameters that require it: [R, D] float32, ordered as parameters().
 
     prompt_tokens, prompt_mask: [R, P] left-padded; tokens: [R, T]; lengths: [R]. D parameters, tied ones counted once.
     Needs R * D * 4 bytes, and `chunk` rows of activations at a time.
@@ -211,7 +211,7 @@ def score_rows(model, prompt_tokens, prompt_mask, tokens, lengths, temperature=1
     from torch.func import functional_call, grad, vmap
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    parameters = {name: p.detach() for name, p in model.named_parameters()}
+    parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     num_prompt, num_tokens = prompt_tokens.shape[1], tokens.shape[1]
     mask = F.pad(prompt_mask, (0, num_tokens - 1), value=True)
     sequence = torch.cat([prompt_tokens, tokens[:, :-1]], dim=1)  # [R, P + T - 1]

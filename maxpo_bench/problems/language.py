@@ -276,7 +276,8 @@ class LanguageProblem(Problem):
         return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
 
     def scores(self, policy, batch):
-        """Gradient of each completion's log-probability by all parameters, [1, G*N, D] float32 on the CPU, as parameters()."""
+        """Gradient of each completion's log-probability by all parameters that require it, [1, G*N, D] float32
+        on the CPU, ordered as parameters()."""
         unique, inverse, lengths = self._distinct(batch, torch.arange(batch.log_probs.numel(), device=self.device))
         prompt_of, tokens = unique[:, 0], unique[:, 1:]
         scores = causal_lm.score_rows(
