@@ -245,6 +245,24 @@ def test_memory_blocks_do_not_change_the_numbers(problem, monkeypatch):
             assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-9)
 
 
+def test_scores_that_do_not_fit_are_taken_by_parts_of_the_parameters(tmp_path, monkeypatch):
+    """The same rows from the Gram matrix, summed over tensors and, of the larger ones, over columns."""
+    path = tmp_path / "small.yaml"
+    path.write_text(LANGUAGE)
+    problem = problems.build(load(str(path)), (0,))
+    policy = problem.untrained_policy()
+    problem.reward = lambda batch: (batch.completions.tokens.sum(-1) % 5)[None] / 4.0
+    whole = variance.measure(problem, policy, 2, num_batches=3)
+    monkeypatch.setattr(variance, "MOST_NUMBERS", 20_000)  # 3 batches of 30 samples: 222 columns
+    parts = variance.measure(problem, policy, 2, num_batches=3)
+    assert all(p.requires_grad for p in policy.parameters()) and by_name(whole)["maxpo"]["trace_cov"] > 0
+    for one, other in zip(whole, parts, strict=True):
+        assert one.keys() == other.keys() and one["num_parameters"] == other["num_parameters"]
+        for key, value in one.items():
+            if isinstance(value, float):
+                assert value == pytest.approx(other[key], rel=1e-4, abs=1e-6), (one["estimator"], key)
+
+
 def test_reasons_instead_of_numbers(tmp_path):
     problem = make(tmp_path)
     rows = by_name(variance.measure(problem, a_policy(problem), 2, 4))

@@ -1,12 +1,24 @@
 """Forked workers: results in order, failures with their reason, nobody left behind."""
 
+import multiprocessing
 import os
+import signal
 import time
 
 import pytest
 
 from maxpo_bench import files, workers
 from maxpo_bench.errors import Fault, InputError
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left_behind():
+    yield
+    left = multiprocessing.active_children()
+    for process in left:
+        process.kill()
+        process.join()
+    assert not left
 
 
 def test_results_come_in_the_order_of_the_jobs():
@@ -43,6 +55,29 @@ def test_a_broken_worker_is_a_fault_with_the_reason(action, words):
         workers.run([0], lambda job, tick: action(), "test", 1)
 
 
+def test_a_worker_does_not_hear_ctrl_c():
+    """A terminal sends it to the whole group: the parent alone decides what it means."""
+
+    def work(job, tick):
+        os.kill(os.getpid(), signal.SIGINT)
+        return "done"
+
+    assert workers.run([0], work, "test", 1) == ["done"]
+
+
+def test_ctrl_c_before_a_worker_has_its_own_handlers_is_held_back(monkeypatch, capfd):
+    child = workers._child
+
+    def interrupted_at_once(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        child(*arguments)
+
+    monkeypatch.setattr(workers, "_child", interrupted_at_once)
+    assert workers.run([0], lambda job, tick: "done", "test", 1) == ["done"]
+    assert "Traceback" not in capfd.readouterr().err
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(workers.STOP_SIGNALS), "the parent hears it again"
+
+
 def test_the_first_failure_stops_the_others(tmp_path):
     def work(job, tick):
         if job == 1:
@@ -57,6 +92,20 @@ def test_the_first_failure_stops_the_others(tmp_path):
     assert time.monotonic() - start < 10
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_a_worker_that_hears_nothing_is_killed():
+    def work(job, tick):
+        if job == 1:
+            time.sleep(0.3)
+            raise Fault("broken")
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+
+    start = time.monotonic()
+    with pytest.raises(Fault, match="broken"):
+        workers.run([0, 1], work, "test", 1, workers=2)
+    assert time.monotonic() - start < 10
 
 
 def test_a_worker_that_is_stopped_while_it_writes_takes_its_half_file_away(tmp_path):

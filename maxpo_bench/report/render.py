@@ -17,6 +17,7 @@ from maxpo_bench.report import claims as claims_module
 from maxpo_bench.report import figures, figures_variance, first_screen, load, page, recommend, style, tables
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
 SVG_TOTAL = 5_000_000  # bytes of drawings in the page; more, and the larger ones are shown as small PNGs
 
@@ -113,6 +114,12 @@ def _two_processes():
     """A pool of two forked processes that a Ctrl-C ends at once and without a word of their own."""
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork"), initializer=_hear_no_stop) as pool:
         try:
+            # The first job forks both. Held back until they have their own handlers, not the parent's.
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            try:
+                pool.submit(int)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
             yield pool
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -124,6 +131,7 @@ def _two_processes():
 def _hear_no_stop():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and ends us
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _save_all(folder, make, *arguments):

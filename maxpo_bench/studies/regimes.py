@@ -6,8 +6,8 @@ E[S | r] = (r - p) d. Two samples of a group meet (same context) with probabilit
 the successes among the others,
     E ||g||^2 = (1/N) E[f^2 n_r] + (N-1)/N (|d|^2 / C) E[f(r_1, c_1) f(r_2, c_2) (r_1 - p) (r_2 - p)]
 is a sum over binomial counts: maxpo, pkpo in its three forms and every constant blend are exact. fitted_blend looks at
-other groups and is sampled: batches of 64 groups, the variance of the batch's gradient, whatever its groups share
-included.
+other groups: its weights are sampled, in batches of 64 groups, and given them the same sum is exact. What the groups of a
+batch share is sampled too: it is the variance of the whole batch's gradient.
 """
 
 import numpy as np
@@ -28,10 +28,8 @@ GEOMETRIES = {  # name: arms, contexts (None: infinitely many, scores of differe
     "orthogonal, failures 2.5 x": (None, None, 2.5),
     "orthogonal, prompts p and 1-p": (None, None, 1.0),
 }
-BATCHES = {"1 parameter": 320, "10 arms": 240, "100 arms": 160, "10 contexts of 10 arms": 160}
-NUM_ORTHOGONAL = 160
-MIN_LIVE_GROUPS = 100  # groups in which maxpo is not zero, among all that are sampled; fewer: the regime is too rare
-CHUNK = 80
+NUM_BATCHES = 80
+NUM_PILOT = 16  # batches that only say what a fixed estimator near the fitted one is
 
 
 def shape_of(name, p):
@@ -46,6 +44,15 @@ def shape_of(name, p):
     norms = 1 - 2 * policy + square  # ||onehot - policy||^2
     mean = np.where(good, 1 / good.sum(), 0.0) - policy  # E[S | success] = (1 - p) d
     return norms[0], norms[-1], (mean**2).sum() / (1 - p) ** 2 / contexts
+
+
+def direction(name, p):
+    """d / C over all parameters, [D]: E g is kind.slope() times this."""
+    arms, contexts, _ = GEOMETRIES[name]
+    if arms is None:
+        return np.ones(1)
+    policy, good = arm_policy(arms, p)
+    return np.tile((np.where(good, 1 / good.sum(), 0.0) - policy) / (1 - p), contexts) / contexts
 
 
 def arm_policy(arms, p):
@@ -109,9 +116,13 @@ class Exact:
         return binom.cdf(self.n - self.k, self.n, self.p) - binom.pmf(0, self.n, self.p)
 
 
-def exact_rows(name, p, k, n):
-    """({estimator: variance}, live), exact. With prompts p and 1-p: half of the groups each."""
-    kinds = [Exact(name, q, k, n) for q in ((p, 1 - p) if name.endswith("1-p") else (p,))]
+def kinds_of(name, p, k, n):
+    """The kinds of prompts of a regime, equally frequent: p, or p and 1-p in turn."""
+    return [Exact(name, q, k, n) for q in ((p, 1 - p) if name.endswith("1-p") else (p,))]
+
+
+def exact_rows(kinds, k, n):
+    """({estimator: variance}, live), exact."""
 
     def mean(advantages):
         return np.mean([kind.variance(advantages(kind)) for kind in kinds])
@@ -153,35 +164,81 @@ def draw(name, p, n, num_batches, noise):
     return rewards, scores.square().sum(-1), scores
 
 
-def sampled(name, p, k, n, noise):
+def sampled(name, p, k, n, kinds, noise):
     """{estimator: [R] contributions to the variance of a batch's gradient, times G}: their mean is the variance.
 
-    Orthogonal scores need no scores at all: sum_i n_i A_i^2 of a batch. Else the squared deviation of the batch's
-    gradient from the mean over batches.
+        G tr Cov = mean over i of tr Cov g_i + (1/G) sum over i != j of Cov(g_i, g_j)
+
+    The first part is exact for the weights of each batch. The second is sampled, less the same of a fixed estimator
+    close to the fitted one, whose groups are independent: a control variate of mean zero. It is zero when the scores of
+    different samples are orthogonal.
     """
     import torch
 
+    found, fixed = {}, {}
+    mean = None if GEOMETRIES[name][1] is None else torch.as_tensor(kinds[0].slope() * direction(name, p))  # E g
+    for num_batches in (NUM_PILOT, NUM_BATCHES):
+        rewards, norms, scores = draw(name, p, n, num_batches, noise)
+        forms = {"fitted_blend": {"score_norms": norms}}
+        if scores is not None:
+            forms["fitted_blend_scores"] = {"scores": scores}
+        for estimator, options in forms.items():
+            functions = [fold_functions(rewards, k, kind, len(kinds), options) for kind in range(len(kinds))]  # [R, 2, N] each
+            if estimator not in fixed:
+                fixed[estimator] = torch.as_tensor(functions[0].mean(0))
+                continue
+            found[estimator] = np.mean([[kind.variance(f) for f in fs] for kind, fs in zip(kinds, functions, strict=True)], 0)
+            if scores is not None:
+                others = (rewards.sum(-1, keepdim=True) - rewards).long()
+                near = k * fixed[estimator][rewards.long(), others]
+                found[estimator] += (shared(fitted(rewards, k, options), scores, mean) - shared(near, scores, mean)).numpy()
+    return found
+
+
+def fitted(rewards, k, options):
     from maxpo_bench.estimators import get
 
-    fitted, maxpo, pkpo = get("fitted_blend"), get("maxpo"), get("pkpo")
-    num_batches, found = BATCHES.get(name, NUM_ORTHOGONAL), {}
-    for _ in range(0, num_batches, CHUNK):
-        rewards, norms, scores = draw(name, p, n, CHUNK, noise)
-        advantages = {"maxpo": maxpo(rewards, k=k), "pkpo": pkpo(rewards, k=k),
-                      "fitted_blend": fitted(rewards, k=k, score_norms=norms)}
-        if scores is not None:
-            advantages["fitted_blend_scores"] = fitted(rewards, k=k, scores=scores)
-        for estimator, a in advantages.items():
-            if scores is None:
-                value = (norms * a.square()).mean((-2, -1)) / n
-            else:
-                value = torch.einsum("rgn,rgnd->rd", a, scores) / (GROUPS * n)
-            found.setdefault(estimator, []).append(value)
-    found = {estimator: torch.cat(values).numpy() for estimator, values in found.items()}
-    if next(iter(found.values())).ndim == 1:
-        return found
-    scale = GROUPS * num_batches / (num_batches - 1)
-    return {estimator: ((g - g.mean(0)) ** 2).sum(-1) * scale for estimator, g in found.items()}
+    return get("fitted_blend")(rewards, k=k, **options)
+
+
+def fold_functions(rewards, k, kind, num_kinds, options):
+    """fold_function of every batch, for a fold with prompts of that kind, each fold in turn: [R, 2, N]."""
+    found = np.empty((len(rewards), 2, rewards.shape[-1]))
+    for start in range(4):
+        some = {name: values[start::4] for name, values in options.items()}
+        found[start::4] = fold_function(rewards[start::4], k, (start * num_kinds + kind) % 4, some)
+    return found
+
+
+def fold_function(rewards, k, fold, options):
+    """fitted_blend's advantages over K in the groups of a fold, by (reward, successes among others): [R, 2, N].
+
+    Groups with 0, 1, ..., N successes stand in for those of the fold, which its own weights do not see.
+    """
+    import torch
+
+    from maxpo_bench.estimators.fitted_blend import Folds
+
+    n = rewards.shape[-1]
+    places = (Folds(rewards.shape[-2]).of == fold).nonzero()[:, 0]
+    probes = torch.ones(n + 1, n, dtype=torch.float64).tril(-1)  # row m: m successes
+    found = np.empty((len(rewards), 2, n))
+    for some in torch.arange(n + 1).split(len(places)):
+        probed = rewards.clone()
+        probed[:, places[:len(some)]] = probes[some]
+        advantages = fitted(probed, k, options)[:, places[:len(some)]].numpy() / k
+        for place, m in enumerate(some.tolist()):
+            if m > 0:
+                found[:, 1, m - 1] = advantages[:, place, 0]
+            if m < n:
+                found[:, 0, m] = advantages[:, place, -1]
+    return found
+
+
+def shared(advantages, scores, mean):
+    """(1/G) sum over i != j of <g_i - E g, g_j - E g>: [R, G, N], [R, G, N, D], [D] -> [R]."""
+    gradients = (advantages.unsqueeze(-2) @ scores)[:, :, 0] / scores.shape[-2] - mean  # [R, G, D]
+    return (gradients.sum(1).square().sum(-1) - gradients.square().sum((1, 2))) / gradients.shape[1]
 
 
 def run():
@@ -209,7 +266,8 @@ def _regimes(job, tick):
 
 def regime(name, p, k, n):
     """The rows of one regime."""
-    exact, live = exact_rows(name, p, k, n)
+    kinds = kinds_of(name, p, k, n)
+    exact, live = exact_rows(kinds, k, n)
     label = f"{name}, success {p:g}, K/N = {k}/{n}"
     noise = generator("regimes", 0, label)
     best = min(exact["maxpo"], exact["pkpo"])
@@ -217,25 +275,18 @@ def regime(name, p, k, n):
              "k_over_n": f"{k}/{n}", "live": live}
     rows = [{**about, "estimator": estimator, "ratio": value / exact["maxpo"], "low": np.nan, "high": np.nan,
              "exact": True, "num_groups": 0, "to_best": value / best} for estimator, value in exact.items()]
-    num_batches = BATCHES.get(name, NUM_ORTHOGONAL)
-    if live * num_batches * GROUPS < MIN_LIVE_GROUPS:
-        return rows
-    parts = sampled(name, p, k, n, noise)
-    counts = noise.multinomial(num_batches, np.full(num_batches, 1 / num_batches), size=1000)  # [B, R]
-    means = {estimator: counts @ values / num_batches for estimator, values in parts.items()}
-    anchor = "maxpo" if exact["maxpo"] <= exact["pkpo"] else "pkpo"
-    for estimator in parts.keys() - {"maxpo", "pkpo"}:
-        # Paired with the better of the two on the same batches, whose exact value takes its noise out.
-        to_best = parts[estimator].mean() / parts[anchor].mean()
-        low, high = np.quantile(means[estimator] / means[anchor], [0.025, 0.975])
-        scale = best / exact["maxpo"]
-        rows.append({**about, "estimator": estimator, "ratio": to_best * scale, "low": low * scale,
-                     "high": high * scale, "exact": False, "num_groups": num_batches * GROUPS, "to_best": to_best,
-                     "to_best_low": low, "to_best_high": high})
+    parts = sampled(name, p, k, n, kinds, noise)
+    counts = noise.multinomial(NUM_BATCHES, np.full(NUM_BATCHES, 1 / NUM_BATCHES), size=1000)  # [resamples, R]
+    for estimator, values in parts.items():
+        low, high = np.quantile(counts @ values / NUM_BATCHES, [0.025, 0.975])
+        rows.append({**about, "estimator": estimator, "ratio": values.mean() / exact["maxpo"],
+                     "low": low / exact["maxpo"], "high": high / exact["maxpo"], "exact": False,
+                     "num_groups": NUM_BATCHES * GROUPS, "to_best": values.mean() / best,
+                     "to_best_low": low / best, "to_best_high": high / best})
     return sorted(rows, key=lambda row: row["estimator"])
 
 
-def fitted(data, scores=True):
+def fitted_rows(data, scores=True):
     """One sampled row per regime: fitted_blend with whole scores where they are not orthogonal (or with norms only)."""
     rows = data[data["estimator"] == "fitted_blend"].set_index("regime")
     if scores:
@@ -248,17 +299,16 @@ def caption(data):
     wide = data[data["exact"]].pivot(index="regime", columns="estimator", values="ratio")
     best = data[data["estimator"] == "best constant w"]["to_best"]
     parts = []
-    for words, rows in (("whole scores", fitted(data)), ("score norms only, as in training", fitted(data, False))):
+    for words, rows in (("whole scores", fitted_rows(data)), ("score norms only, as in training", fitted_rows(data, False))):
         within, below = (rows["to_best"] <= 1.02).sum(), (rows["to_best"] < 0.9).sum()
         worst = f"{rows['to_best'].max():.2f} x ({rows['to_best'].idxmax()})"
         parts.append(f"with {words} it is at most 1.02 x the better of the two in {within} and below 0.9 x in {below} "
-                     f"of {len(rows)} sampled regimes, at worst {worst}")
+                     f"of {len(rows)} regimes, at worst {worst}")
     num, won, lost = len(wide), int((wide["pkpo"] > 1 + 1e-9).sum()), int((wide["pkpo"] < 1 - 1e-9).sum())
-    first = fitted(data)["num_groups"]
     return (f"{num} regimes of binary rewards; maxpo, pkpo, pkpo_raw, pkpo_loo and constant blends exactly, by enumeration of "
-            f"counts; fitted_blend from M = {first.min():,} to {first.max():,} groups in batches of {GROUPS}, variance "
-            "of the whole batch's gradient, one seed; the 95% bootstrap intervals are in the CSV. Regimes where "
-            f"fewer than {MIN_LIVE_GROUPS} sampled groups would count are left out of the sampling (grey). Left: "
+            f"counts; fitted_blend: exactly given its weights, the weights from M = {NUM_BATCHES * GROUPS:,} groups in "
+            f"batches of {GROUPS}, variance of the whole batch's gradient, one seed; the 95% bootstrap intervals are in the "
+            "CSV. Left: "
             "Var(maxpo)/Var(pkpo). Others: Var(fitted_blend) over the better of maxpo and pkpo. maxpo has less variance "
             f"than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. fitted_blend: {'; '.join(parts)}. "
             f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}.")
@@ -279,7 +329,7 @@ def figure(data):
     leave = data[data["estimator"] == "pkpo"].assign(shown=lambda d: 1 / d["ratio"])
     ratios = [("maxpo / pkpo", leave)]
     for words, scores in (("whole scores", True), ("score norms", False)):
-        ratios.append((f"fitted / better,\n{words}", fitted(data, scores).assign(shown=lambda d: d["to_best"])))
+        ratios.append((f"fitted / better,\n{words}", fitted_rows(data, scores).assign(shown=lambda d: d["to_best"])))
     fig, axes = style.new_figure("full", 1.0 * len(GEOMETRIES) + 1.5, len(GEOMETRIES), len(ratios), sharex=True, sharey=True)
     fig.get_layout_engine().set(h_pad=0.01, w_pad=0.03, hspace=0.0)
     bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]

@@ -9,6 +9,8 @@ import time
 import pytest
 import synthetic
 
+from maxpo_bench.report import render
+
 
 def interrupt(root, number, group, ready):
     """Stop the report when ready() holds: (exit code, seconds it took to end, what it said). group: its workers hear it too."""
@@ -43,3 +45,22 @@ def test_a_stop_while_figures_are_drawn_is_one_line(number, group, tmp_path):
     assert code == 130 and seconds < 5, (code, seconds, said)
     assert said.count("\n") == 1 and "report interrupted" in said, said
     assert len(list((root / "results" / "figures").glob("*.svg"))) <= len(drawn) + 2, "it went on drawing"
+
+
+def test_a_ctrl_c_between_the_fork_and_the_handlers_is_held_back(monkeypatch, capfd):
+    hear_no_stop = render._hear_no_stop
+
+    def interrupted_at_once():
+        os.kill(os.getpid(), signal.SIGINT)
+        hear_no_stop()
+
+    monkeypatch.setattr(render, "_hear_no_stop", interrupted_at_once)
+    with render._two_processes() as pool:
+        assert len(pool._processes) == 2, "both are forked while the signals are held back"
+        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(render.STOP_SIGNALS), "the parent hears them"
+        assert all(not pool.submit(held_back).result(20) for _ in range(4)), "and so does a worker, by its own handlers"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def held_back():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(render.STOP_SIGNALS)

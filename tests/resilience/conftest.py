@@ -140,6 +140,13 @@ class Project:
         """What must repeat byte for byte."""
         return {name: (self.cell(task, estimator) / name).read_bytes() for name in REPEATABLE}
 
+    def wait_for_checkpoints(self, command, count=1):
+        """Until so many are there; a command that writes none fails the test instead of keeping it."""
+        deadline = time.monotonic() + 60
+        while len(self.checkpoints()) < count and command.wait(0) is None:
+            assert time.monotonic() < deadline, f"no {count} checkpoints after 60 s: {command.output}"
+            time.sleep(0.005)
+
     def checkpoints(self):
         return sorted((self.folder / ".resume").glob("*/*/*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
 

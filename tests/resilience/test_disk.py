@@ -219,8 +219,7 @@ def test_two_runs_of_one_cell_at_once(from_base):
     project.add("maze", steps=2000)
     project.run("base", "maze")
     first = project.start("train", "maze", "maxpo")
-    while not project.checkpoints() and first.wait(0) is None:
-        time.sleep(0.01)
+    project.wait_for_checkpoints(first)
     second = project.run("train", "maze", "maxpo")
     assert second.code == 2
     one_line(second, "maze-maxpo", f"process {first.pid}")

@@ -27,9 +27,7 @@ def truncate(path):
 def stop_midway(project, task, number=signal.SIGKILL):
     """Start task-maxpo and stop it as soon as every job has a checkpoint. Returns the checkpoints, oldest first."""
     command = project.start("train", task, "maxpo")
-    deadline = time.monotonic() + 60
-    while len(project.checkpoints()) < 4 and command.wait(0) is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    project.wait_for_checkpoints(command, 4)
     command.send(number)
     assert command.wait(5) is not None
     assert project.checkpoints(), f"stopped too early or too late: {command.output}"
@@ -141,8 +139,7 @@ def test_ctrl_c_ends_within_5_seconds_with_one_line(task, number, group, from_ba
     project.add(task, steps=100000)  # only the start is run
     assert project.run("base", task).code == 0
     command = project.start("train", task, "maxpo", MAXPO_BENCH_CHECKPOINT_SECONDS="0.02")
-    while not project.checkpoints() and command.wait(0) is None:
-        time.sleep(0.01)
+    project.wait_for_checkpoints(command)
     start = time.monotonic()
     command.send(number, group)
     assert command.wait(10) == INTERRUPTED and time.monotonic() - start < 5
@@ -158,7 +155,8 @@ def test_ctrl_c_during_the_base_stage_is_one_line(task, new_project):
     project.add(task, **({"warm_start": "{steps: 100000, batch_size: 16}"} if task == "countdown3" else {"seeds": 5000}))
     command = project.start("base", task)
     children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
-    while children.exists() and not children.read_text() and command.wait(0) is None:
+    deadline = time.monotonic() + 60
+    while children.exists() and not children.read_text() and command.wait(0) is None and time.monotonic() < deadline:
         time.sleep(0.01)
     start = time.monotonic()
     command.send(signal.SIGINT, group=True)
@@ -171,8 +169,7 @@ def test_workers_do_not_outlive_a_killed_parent(from_base):
     project.add("maze", steps=100000)
     project.run("base", "maze")
     command = project.start("train", "maze", "maxpo")
-    while not project.checkpoints() and command.wait(0) is None:
-        time.sleep(0.01)
+    project.wait_for_checkpoints(command)
     command.send(signal.SIGKILL)
     assert command.wait(5) == -signal.SIGKILL
     deadline = time.monotonic() + 5
@@ -189,8 +186,7 @@ def test_workers_do_not_outlive_a_killed_parent(from_base):
 def test_a_worker_that_is_killed_fails_the_cell_and_nothing_is_lost(finished, from_base):
     project = from_base("maze")
     command = project.start("train", "maze", "maxpo")
-    while not project.checkpoints() and command.wait(0) is None:
-        time.sleep(0.005)
+    project.wait_for_checkpoints(command)
     children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
     if not children.exists():
         pytest.skip("needs /proc")
