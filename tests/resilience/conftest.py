@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -127,7 +128,9 @@ class Project:
 
     def run(self, *argv, **options):
         command = self.start(*argv, **options)
-        assert command.wait() is not None, f"{argv} did not end: {command.output}"
+        if command.wait() is None:
+            command.send(signal.SIGKILL, group=True)
+            raise AssertionError(f"{argv} did not end: {command.output}")
         return command
 
     def cell(self, task, estimator="maxpo"):

@@ -19,6 +19,16 @@ def one_line(command, *words):
         assert word in command.output, command.output
 
 
+def refused_before_training(project):
+    """Start maze-maxpo, which has hours to train, and see it end before its first checkpoint."""
+    command = project.start("train", "maze", "maxpo")
+    project.wait_for_checkpoints(command)
+    running = command.wait(0) is None
+    command.send(9, group=True)
+    assert not running and command.code == 1, f"it trained: {command.output}"
+    return command
+
+
 def test_a_full_disk_loses_nothing(finished, from_base):
     """Writes beyond 6 kB fail as on a full disk: the old results stay, the cell goes on when there is room again."""
     project = from_base("maze")
@@ -73,9 +83,7 @@ def test_results_that_cannot_be_written_are_told_before_the_training(finished, f
     project.add("maze", steps=1000000)  # would take hours
     project.run("base", "maze")
     (project.folder / "results" / "runs").write_text("in the way")
-    command = project.run("train", "maze", "maxpo")
-    assert command.code == 1
-    one_line(command, "results/runs")
+    one_line(refused_before_training(project), "results/runs")
 
 
 def test_a_read_only_results_folder_is_told_before_the_training(from_base):
@@ -89,16 +97,15 @@ def test_a_read_only_results_folder_is_told_before_the_training(from_base):
             return unprivileged_root(project, results)
         try:
             subprocess.run(["mount", "-o", "remount,bind,ro", results], check=True)
-            command = project.run("train", "maze", "maxpo")
+            command = refused_before_training(project)
         finally:
             subprocess.run(["umount", results], check=True)
     else:
         results.chmod(0o555)
         try:
-            command = project.run("train", "maze", "maxpo")
+            command = refused_before_training(project)
         finally:
             results.chmod(0o755)
-    assert command.code == 1
     one_line(command, "Read-only file system" if os.geteuid() == 0 else "Permission denied", "results")
 
 
@@ -119,7 +126,7 @@ def unprivileged_root(project, results):
     results.chmod(0o555)
     command = [*words, sys.executable, "-m", "maxpo_bench.cli", "train", "maze", "maxpo"]
     try:
-        done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=project.folder, capture_output=True, text=True, timeout=60)
     finally:
         results.chmod(0o755)
     assert done.returncode == 1 and "Permission denied" in done.stderr and done.stderr.count("\n") == 1, done.stderr
