@@ -95,7 +95,7 @@ def variance_ratio(table, results, method=style.REFERENCE):
             ax.set_xscale("log")
             low, high = ax.get_xlim()
             ax.set_xlim(min(low, 0.97), max(high, 1.03))  # own axis: pkpo_raw is tens of times the others
-            style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
+            style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=3)
             ax.set_yticks(range(len(tasks)), tasks)
             ax.set_ylim(len(tasks) - 0.4, -0.6)
             ax.grid(axis="y", visible=False)

@@ -234,4 +234,4 @@ def plain_log_ticks(axis, low, high, most=6):
     inside = inside[:: -(-len(inside) // most)] if inside else [low, high]
     axis.set_major_locator(FixedLocator(inside))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda x, _: f"{x:.3g}")
+    axis.set_major_formatter(lambda x, _: f"{x:.0f}" if x >= 1000 else f"{x:.3g}")

@@ -311,7 +311,8 @@ def caption(data):
             "CSV. Left: "
             "Var(maxpo)/Var(pkpo). Others: Var(fitted_blend) over the better of maxpo and pkpo. maxpo has less variance "
             f"than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. fitted_blend: {'; '.join(parts)}. "
-            f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}.")
+            f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}. Grey: "
+            "prompts p and 1-p at these p are the mirrored rows above.")
 
 
 def _says(won, lost):
