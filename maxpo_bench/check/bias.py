@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from maxpo_bench import properties
+from maxpo_bench.check import properties
 
 TOLERANCE = 2e-5  # relative: a function may compute in float32 inside
 

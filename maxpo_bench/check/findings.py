@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from maxpo_bench import properties
-from maxpo_bench.check import bias, invariances
+from maxpo_bench.check import bias, invariances, properties
 from maxpo_bench.check.conventions import Adapted, BadOutput
 from maxpo_bench.check.recognise import recognise
 from maxpo_bench.errors import InputError, did_you_mean

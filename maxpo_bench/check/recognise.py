@@ -1,6 +1,6 @@
 """Which estimator of the registry a function equals, up to a factor that depends on (N, k) alone."""
 
-from maxpo_bench import properties
+from maxpo_bench.check import properties
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
 

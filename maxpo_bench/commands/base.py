@@ -9,6 +9,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.cell import run_base
+    from maxpo_bench.pipeline.base import run_base
 
     return run_base(args.task)

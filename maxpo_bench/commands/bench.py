@@ -9,6 +9,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.bench import main
+    from maxpo_bench.pipeline.bench import main
 
     return main(args)

@@ -9,6 +9,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.compare import main
+    from maxpo_bench.pipeline.compare import main
 
     return main(args)

@@ -10,8 +10,8 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.new_task import create
-    from maxpo_bench.task_file import root
+    from maxpo_bench.problems.new_task import create
+    from maxpo_bench.settings.task_file import root
 
     create(args.name, args.env, root())
     return 0

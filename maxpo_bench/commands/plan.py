@@ -9,6 +9,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.pipeline import print_plan
+    from maxpo_bench.pipeline.plan import print_plan
 
     return print_plan()

@@ -10,6 +10,6 @@ def arguments(parser):
 
 def run(args):
     from maxpo_bench.report import build
-    from maxpo_bench.task_file import root
+    from maxpo_bench.settings.task_file import root
 
     return build(root())

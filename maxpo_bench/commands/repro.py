@@ -10,6 +10,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.pipeline import repro
+    from maxpo_bench.pipeline.repro import repro
 
     return repro(args.tasks, everything=args.all)

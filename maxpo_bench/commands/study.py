@@ -9,6 +9,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.stages import run_study
+    from maxpo_bench.pipeline.stages import run_study
 
     return run_study(args.name)

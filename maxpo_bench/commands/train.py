@@ -10,6 +10,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.cell import run_cell
+    from maxpo_bench.pipeline.cell import run_cell
 
     return run_cell(args.task, args.estimator)

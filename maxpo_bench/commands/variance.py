@@ -9,6 +9,6 @@ def arguments(parser):
 
 
 def run(args):
-    from maxpo_bench.stages import run_variance
+    from maxpo_bench.pipeline.stages import run_variance
 
     return run_variance(args.task)

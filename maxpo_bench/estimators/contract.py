@@ -135,7 +135,7 @@ def estimator(*, objective, centred, cost, source, unbiased=False, valid_k=any_k
 
     The function is `f(rewards, [k], [score_norms], **options)`: rewards arrive validated, float64, [..., N]; it must
     not change them and returns new float64 advantages. Take `k` or `score_norms` only when the formula uses them.
-    The declarations are checked against exact enumeration by tests/estimators and maxpo_bench/properties.py.
+    The declarations are checked against exact enumeration by tests/estimators and maxpo_bench/check/properties.py.
     """
     if rewards not in DOMAINS:
         raise InputError(f"estimator declared for rewards {rewards!r}{did_you_mean(rewards, DOMAINS)}")

@@ -1,7 +1,7 @@
 """What can be sampled. One file per kind of problem; a task file's `kind` names the file (or path.py:Class).
 
 A problem draws groups of samples from a policy, gives each a reward, and knows the log-probabilities to push on. The
-training loop (maxpo_bench/training.py) sees nothing else of it.
+training loop (maxpo_bench/training/loop.py) sees nothing else of it.
 """
 
 import importlib

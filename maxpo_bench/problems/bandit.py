@@ -7,10 +7,10 @@ distribution over (arm, outcome) pairs and J_k is exact by order statistics (exa
 import numpy as np
 import torch
 
-from maxpo_bench import exact
+from maxpo_bench.measure import exact
 from maxpo_bench.policies.tabular import TabularPolicy, entropy, table_score_norms, table_scores
 from maxpo_bench.problems import Evaluation, Problem
-from maxpo_bench.streams import generator
+from maxpo_bench.training.streams import generator
 
 
 def arm_outcomes(task_name, count, rewards):

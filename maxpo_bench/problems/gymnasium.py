@@ -8,11 +8,11 @@ import gymnasium
 import numpy as np
 import torch
 
-from maxpo_bench.envs.build import GroupVectorEnv, Outcome, make_env, place, time_limit
 from maxpo_bench.errors import BadReward, Fault, InputError
 from maxpo_bench.policies.mlp import MLPPolicy, output_scores
 from maxpo_bench.problems import Evaluation, Problem
-from maxpo_bench.streams import generator, seed_ints
+from maxpo_bench.problems.envs.build import GroupVectorEnv, Outcome, make_env, place, time_limit
+from maxpo_bench.training.streams import generator, seed_ints
 
 CHUNK = 128  # time steps of noise drawn, and of observations laid out, at once; no number depends on it
 ROWS = 1024  # steps of one seed per matrix product: fixed, so that a seed's sums do not depend on its neighbours

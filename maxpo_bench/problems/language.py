@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 
 import torch
 
-from maxpo_bench import files, streams
 from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.machine import files
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import Evaluation, Problem
+from maxpo_bench.training import streams
 
 DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
 EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, at most; bounds the memory
@@ -103,7 +104,7 @@ class LanguageProblem(Problem):
 
     def initial_policy(self):
         """The base policy: loaded from the base stage's weights, or made here when there is no base folder."""
-        from maxpo_bench import warm_start
+        from maxpo_bench.training import warm_start
 
         policy = self.untrained_policy()
         if self.base is not None and self.saves_states:
@@ -112,7 +113,7 @@ class LanguageProblem(Problem):
                 raise InputError(f"{path}: no base policy; `maxpo-bench base {self.task.name}` makes it")
             self.load_states(policy, [files.load_tensors(path)[0]])
         elif self.task.section("warm_start")["steps"] > 0:
-            self.load_states(policy, [warm_start.make_base(self.task, self.seed)])
+            self.load_states(policy, [warm_start.make_base(self, self.seed)])
         return policy
 
     def prepare(self):

@@ -10,12 +10,12 @@ import gymnasium
 import numpy as np
 import torch
 
-from maxpo_bench import exact
-from maxpo_bench.envs.build import Outcome, make_env, place, time_limit
 from maxpo_bench.errors import InputError
+from maxpo_bench.measure import exact
 from maxpo_bench.policies.tabular import TabularPolicy, entropy, table_score_norms, table_scores
 from maxpo_bench.problems import Evaluation, Problem
-from maxpo_bench.streams import generator
+from maxpo_bench.problems.envs.build import Outcome, make_env, place, time_limit
+from maxpo_bench.training.streams import generator
 
 NOISE_CHUNK = 32  # time steps of noise drawn at once; the stream's prefix does not depend on how many are needed
 MAX_EXACT_STARTS = 16  # the exact reference carries a distribution per start; beyond this it costs more than training

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from maxpo_bench import statistics
 from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
 
 LEVEL = 0.05

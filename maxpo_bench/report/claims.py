@@ -14,8 +14,8 @@ from pathlib import Path
 
 import yaml
 
-from maxpo_bench import statistics
 from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.measure import statistics
 from maxpo_bench.report.claim_measures import AGAINST, MEASURES, SIDE, TRAINED, Finding
 
 KEYS = {"id", "statement", "measure", "by", "against", "margin", "column", "is", "effect", "unit", "at_most"}

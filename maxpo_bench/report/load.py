@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from maxpo_bench import files
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import shared_sha256
-from maxpo_bench.report import freshness
-from maxpo_bench.task_file import load as load_task
+from maxpo_bench.machine import files
+from maxpo_bench.pipeline import freshness
+from maxpo_bench.settings.task_file import load as load_task
 
 USABLE = ("ok", "committed", "diverged")  # statuses whose numbers enter figures and claims
 STATUSES = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from maxpo_bench import statistics
+from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
 
 LEVEL = 0.05

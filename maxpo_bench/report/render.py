@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from maxpo_bench import files
+from maxpo_bench.machine import files
 from maxpo_bench.report import claims as claims_module
 from maxpo_bench.report import figures, figures_variance, first_screen, load, page, recommend, style, tables
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from maxpo_bench import statistics
+from maxpo_bench.measure import statistics
 from maxpo_bench.report import load, recommend
 from maxpo_bench.report.claim_measures import TRAINING_PHASES, training_seconds
 from maxpo_bench.report.style import REFERENCE

@@ -33,7 +33,7 @@ def caption(name, data):
 
 def run_study(name, out_csv):
     """Runs one study and writes its data, floats to 10 significant digits, whole or not at all."""
-    from maxpo_bench import files
+    from maxpo_bench.machine import files
 
     data = get(name).run()
     files.write_bytes(out_csv, data.to_csv(index=False, float_format="%.10g", lineterminator="\n").encode())

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maxpo_bench.streams import generator
+from maxpo_bench.training.streams import generator
 
 TITLE = "Signal-to-noise ratio on bandits"
 N, KS, ARMS = 64, (1, 2, 3, 4, 5, 6), (4, 8, 16)
@@ -44,8 +44,8 @@ def run():
     import pandas as pd
     import torch
 
-    from maxpo_bench import exact
     from maxpo_bench.estimators import get
+    from maxpo_bench.measure import exact
 
     rows = []
     for kind in REWARDS:

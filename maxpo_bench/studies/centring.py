@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maxpo_bench.streams import generator
+from maxpo_bench.training.streams import generator
 
 TITLE = "Which advantages sum to zero"
 N, K = 16, 4

@@ -1,6 +1,6 @@
 """What an estimator makes of a reward (arXiv:2505.15201, figure 5): advantage against raw reward in one group."""
 
-from maxpo_bench.streams import generator
+from maxpo_bench.training.streams import generator
 
 TITLE = "Advantage against reward"
 N, K = 32, 4

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from maxpo_bench.streams import generator
+from maxpo_bench.training.streams import generator
 
 TITLE = "Leaving a local optimum"
 ARMS, START, N, GROUPS, K = 100, 0.9, 16, 4, 4

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from maxpo_bench.streams import generator
+from maxpo_bench.training.streams import generator
 
 TITLE = "Variance on the PKPO toy"
 K, THETA, STD = 4, 1.0, 0.1

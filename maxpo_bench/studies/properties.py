@@ -13,7 +13,7 @@ CAPTION = (
 
 def run():
     """The property table as a DataFrame, one row per estimator of the registry. About 0.1 s per estimator."""
-    from maxpo_bench.properties import table
+    from maxpo_bench.check.properties import table
 
     data = table()
     for column in ("bias_j1", "bias_jk"):  # below this only rounding is left, which differs between machines

@@ -12,8 +12,8 @@ batch share is sampled too: it is the variance of the whole batch's gradient.
 
 import numpy as np
 
-from maxpo_bench import workers
-from maxpo_bench.streams import generator
+from maxpo_bench.machine import workers
+from maxpo_bench.training.streams import generator
 
 TITLE = "Variance of the leave-two-out baseline, by regime"
 GROUPS = 64

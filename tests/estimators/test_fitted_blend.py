@@ -6,8 +6,8 @@ import itertools
 import pytest
 import torch
 
-from maxpo_bench import exact
 from maxpo_bench.estimators import get
+from maxpo_bench.measure import exact
 
 fitted_blend, baseline_blend, pkpo, maxpo = (get(name) for name in ("fitted_blend", "baseline_blend", "pkpo", "maxpo"))
 

@@ -8,9 +8,9 @@ import oracles
 import pytest
 import torch
 
+from maxpo_bench.check.properties import samples
 from maxpo_bench.estimators import get, names
 from maxpo_bench.estimators.order_statistics import others_below
-from maxpo_bench.properties import samples
 
 
 def valid_ks(estimator, n):

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from maxpo_bench import task_file
 from maxpo_bench.estimators import get
 from maxpo_bench.problems import build
+from maxpo_bench.settings import task_file
 
 trl = pytest.importorskip("trl", reason="needs the extra peers: pip install '.[peers]'")
 pytestmark = pytest.mark.peers

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from maxpo_bench import task_file
 from maxpo_bench.estimators import get
 from maxpo_bench.problems import build
-from maxpo_bench.training import train
+from maxpo_bench.settings import task_file
+from maxpo_bench.training.loop import train
 
 pytestmark = pytest.mark.performance
 GYM_HALF = ("bandit", "local_optimum", "maze", "frozenlake", "cliffwalking", "cartpole")

@@ -14,10 +14,11 @@ import time
 import pytest
 import torch
 
-from maxpo_bench import task_file, variance
 from maxpo_bench.estimators import get
+from maxpo_bench.measure import variance
 from maxpo_bench.problems import build
-from maxpo_bench.training import make_optimiser, update
+from maxpo_bench.settings import task_file
+from maxpo_bench.training.loop import make_optimiser, update
 
 pytestmark = pytest.mark.performance
 LANGUAGE_HALF = ("countdown3", "countdown4", "text_maze", "subset_sum")

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from maxpo_bench import problems, variance
-from maxpo_bench.task_file import load
+from maxpo_bench import problems
+from maxpo_bench.measure import variance
+from maxpo_bench.settings.task_file import load
 
 pytestmark = pytest.mark.performance
 

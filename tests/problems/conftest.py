@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from maxpo_bench import task_file
+from maxpo_bench.settings import task_file
 
 BASE = {
     "version": 1, "title": "test", "k": 2, "group_size": 8, "groups": 3, "steps": 3,

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from maxpo_bench.estimators import get
-from maxpo_bench.evaluation import max_at_k
 from maxpo_bench.policies.tabular import TabularPolicy
 from maxpo_bench.problems import build
 from maxpo_bench.problems.bandit import arm_outcomes
+from maxpo_bench.training.evaluation import max_at_k
 
 
 @pytest.fixture

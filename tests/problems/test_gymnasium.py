@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from maxpo_bench import task_file
-from maxpo_bench.envs.build import GroupVectorEnv
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.estimators import get
 from maxpo_bench.policies.mlp import output_scores
 from maxpo_bench.problems import build
-from maxpo_bench.training import train
+from maxpo_bench.problems.envs.build import GroupVectorEnv
+from maxpo_bench.settings import task_file
+from maxpo_bench.training.loop import train
 
 CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
 LAKE = {"id": "FrozenLake-v1", "max_episode_steps": 20}

@@ -8,12 +8,14 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from maxpo_bench import task_file, warm_start
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import build, language
-from maxpo_bench.training import Checkpoints, train
+from maxpo_bench.settings import task_file
+from maxpo_bench.training import warm_start
+from maxpo_bench.training.checkpoints import Checkpoints
+from maxpo_bench.training.loop import train
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 PLACES = (torch.device, str, torch.Tensor)
@@ -147,7 +149,7 @@ def test_scores_and_the_base_of_a_gpu_come_back_to_the_cpu(monkeypatch):
         monkeypatch.setattr(causal_lm, "score_rows", score_rows)
         scores = problem.scores(policy, batch)
         assert scores.shape == (1, 40, 3)
-        for tensor in (scores, problem.reward(batch), problem.score_norms(batch), *warm_start.make_base(task, 0).values()):
+        for tensor in (scores, problem.reward(batch), problem.score_norms(batch), *warm_start.make_base(problem, 0).values()):
             assert tensor.device == CPU
         assert batch.log_probs.device == GPU and next(policy.parameters()).device == GPU
 

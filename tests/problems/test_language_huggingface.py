@@ -9,10 +9,12 @@ import pytest
 import torch
 import yaml
 
-from maxpo_bench import cli, files, task_file
+from maxpo_bench import cli
 from maxpo_bench.errors import InputError
+from maxpo_bench.machine import files
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import build
+from maxpo_bench.settings import task_file
 
 PAD, END = 320, 321  # <|endoftext|> and <|im_end|> of the tokenizer below
 CHAT = (

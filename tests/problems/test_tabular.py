@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-import maxpo_bench.envs  # noqa: F401  registers the maze
-from maxpo_bench import task_file
-from maxpo_bench.envs.build import make_env
+import maxpo_bench.problems.envs  # noqa: F401  registers the maze
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get
-from maxpo_bench.evaluation import max_at_k
 from maxpo_bench.policies.tabular import TabularPolicy
 from maxpo_bench.problems import build
+from maxpo_bench.problems.envs.build import make_env
 from maxpo_bench.problems.tabular import TabularVectorEnv, split_starts, transitions
-from maxpo_bench.training import train
+from maxpo_bench.settings import task_file
+from maxpo_bench.training.evaluation import max_at_k
+from maxpo_bench.training.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_TASKS = ("maze", "frozenlake", "cliffwalking")

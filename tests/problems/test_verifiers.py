@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from maxpo_bench import task_file
 from maxpo_bench.problems import expressions
+from maxpo_bench.settings import task_file
 
 TASKS = ["countdown3", "countdown4", "text_maze", "subset_sum"]
 LIMIT_S = 0.010

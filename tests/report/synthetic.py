@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from maxpo_bench import task_file
+from maxpo_bench.settings import task_file
 
 ROOT = Path(__file__).parents[2]
 TASKS = (

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import synthetic
 
-from maxpo_bench import statistics
 from maxpo_bench.errors import InputError
+from maxpo_bench.measure import statistics
 from maxpo_bench.report import claim_measures, claims, first_screen, load, page, recommend, tables
 
 TASKS, ESTIMATORS = ("maze", "frozenlake", "countdown3"), ("rloo", "pkpo", "maxpo")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from maxpo_bench import files
+from maxpo_bench.machine import files
 
 MAZE = """
 version: 1

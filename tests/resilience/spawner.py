@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from maxpo_bench import task_file
-from maxpo_bench.cell import jobs
 from maxpo_bench.cli import console
+from maxpo_bench.pipeline import jobs
+from maxpo_bench.settings import task_file
 
 with tempfile.TemporaryDirectory() as folder:  # what the cells would each import for themselves
     for text in json.loads(sys.stdin.readline()):

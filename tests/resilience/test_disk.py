@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from maxpo_bench import files
+from maxpo_bench.machine import files
 
 
 def one_line(command, *words):

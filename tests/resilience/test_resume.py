@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from maxpo_bench import cell, files
+from maxpo_bench.machine import files
+from maxpo_bench.pipeline import cell
 from maxpo_bench.report import load
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)

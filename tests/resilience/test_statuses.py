@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from maxpo_bench import files
 from maxpo_bench.estimators import contract
+from maxpo_bench.machine import files
 
 CUSTOM = """
 version: 1
@@ -232,7 +232,7 @@ def test_a_failed_cell_goes_on_when_what_broke_is_mended(broken, finished):
 
 def test_a_verifier_that_raises_is_counted_and_never_reward_0(finished, from_base, monkeypatch):
     """The completions are judged in this process's workers, with a verifier that gives up on every third prompt."""
-    from maxpo_bench import cell
+    from maxpo_bench.pipeline import cell
     from maxpo_bench.problems.prompts import countdown
 
     project = from_base("countdown3")
@@ -254,13 +254,13 @@ def test_a_verifier_that_raises_is_counted_and_never_reward_0(finished, from_bas
 
 
 def test_verifier_errors_of_the_base_stage_are_counted(finished, new_project, monkeypatch):
-    from maxpo_bench import cell
+    from maxpo_bench.pipeline import base
     from maxpo_bench.problems.prompts import countdown
 
     project = new_project()
     project.add("countdown3")
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(countdown.Source, "verify", lambda self, row, text: 1 / 0)
-    assert cell.run_base("countdown3") == 1
+    assert base.run_base("countdown3") == 1
     base = json.loads((project.folder / "results" / "base" / "countdown3" / "base.json").read_text())
     assert base["status"] == "failed" and f"raised {base['verifier_errors']} times" in base["reason"]

@@ -65,8 +65,8 @@ class PromptSource:
 
     def load_model(self, task, tokenizer, seed):
         """Here: a fresh model of the task's `model` section, its initial weights depending on the seed."""
-        from maxpo_bench import streams
         from maxpo_bench.policies import causal_lm
+        from maxpo_bench.training import streams
 
         seed_int = int(streams.seed_ints(task.name, seed, "weights", 0, 1)[0])
         return causal_lm.from_config(

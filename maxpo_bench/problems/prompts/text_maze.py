@@ -4,8 +4,8 @@ import functools
 
 import numpy as np
 
-from maxpo_bench import streams
 from maxpo_bench.problems.prompts import PromptSource, is_held_out
+from maxpo_bench.training import streams
 
 MOVES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
 WALL_PROBABILITY = 0.3

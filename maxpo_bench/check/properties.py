@@ -1,0 +1,287 @@
+"""What an advantage function really does, derived by enumerating every group of small softmax bandits.
+
+A bandit with A arms and groups of N samples has A^N groups; summing over all of them gives E[g] without sampling
+error, to be held against the exact gradient of J_1, J_K and the sum of J_K/K. Nothing here reads a declaration except
+the domain of rewards and the range of k that a function accepts.
+"""
+
+import functools
+import itertools
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from maxpo_bench.errors import InputError
+from maxpo_bench.estimators import get, names
+from maxpo_bench.measure.exact import arms_expected_max
+
+KINDS = {  # rewards of the arms; ties included, because ties are where implementations break
+    "binary": (0.0, 0.0, 1.0),
+    "binary, two good arms": (0.0, 1.0, 1.0),
+    "graded": (0.1, 0.4, 1.0),
+    "graded, tied best": (0.25, 0.75, 0.75),
+    "negative": (-1.0, -0.25, 0.5),
+    "negative, tied worst": (-2.0, -2.0, -0.5),
+}
+POLICIES = ((0.0, 0.0, 0.0), (1.0, -0.5, 0.3), (-2.0, 0.5, 1.0))  # logits: uniform, mild, peaked
+SIZES = (4, 5)  # N
+SIZES_ACROSS = (3, 4)  # N for functions that read other groups: two groups are enumerated together
+EXACT = 1e-10  # relative; what exact enumeration leaves of a bias that is zero
+
+SCALES = {  # names for a factor c in E[g] = c grad J
+    "1": lambda n, k: 1.0,
+    "1 - 1/N": lambda n, k: 1 - 1 / n,
+    "1 - K/N": lambda n, k: 1 - k / n,
+    "1/N": lambda n, k: 1 / n,
+    "N": lambda n, k: n,
+    "1/K": lambda n, k: 1 / k,
+    "K": lambda n, k: k,
+    "K/N": lambda n, k: k / n,
+    "N/K": lambda n, k: n / k,
+    "N/(N-1)": lambda n, k: n / (n - 1),
+    "N/(N-K)": lambda n, k: n / (n - k) if k < n else float("nan"),
+    "(1 - K/N)/K": lambda n, k: (1 - k / n) / k,
+    "(1 - 1/N)/K": lambda n, k: (1 - 1 / n) / k,
+}
+
+
+def in_domain(rewards, domain):
+    """Whether a tuple of rewards lies in a domain of estimators.contract.DOMAINS."""
+    from maxpo_bench.estimators.contract import DOMAINS
+    return DOMAINS[domain] is None or bool(DOMAINS[domain][0](torch.tensor(rewards)).all())
+
+
+@functools.cache
+def all_groups(num_arms, n, num_groups=1):
+    """Every outcome of `num_groups` groups of n arms: [A^(n num_groups), num_groups, n] long."""
+    outcomes = torch.tensor(list(itertools.product(range(num_arms), repeat=n * num_groups)))
+    return outcomes.view(-1, num_groups, n)
+
+
+@functools.cache
+def exact_gradients(rewards, logits, n, k):
+    """Exact gradients in the logits [A] of the objectives an estimator can be unbiased for: {name: [A] float64}."""
+    theta = torch.tensor(logits, dtype=torch.float64, requires_grad=True)
+    values = torch.tensor(rewards, dtype=torch.float64)
+    terms = {j: torch.autograd.grad(arms_expected_max(theta, values, j), theta)[0] for j in range(1, n + 1)}
+    return {
+        "J_1": terms[1], "J_K": terms[k], "sum J_K/K": sum(terms[j] / j for j in range(1, n)), "J_N": terms[n],
+        "J_(K-1)": terms[k - 1] if k > 1 else torch.zeros_like(terms[1]),
+    }
+
+
+def expected_gradient(advantages, arms, logits):
+    """E[(1/N) sum_i A_i grad log pi(a_i)] over the enumerated batches of all_groups, on average over their groups.
+
+    advantages: [B, G, N] for arms [B, G, N]; logits: tuple of A. Returns [A] float64.
+    """
+    policy = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    chance = policy[arms].flatten(1).prod(1)  # [B]
+    weight = chance[:, None, None] * advantages.double() / arms[0].numel()
+    by_arm = torch.zeros_like(policy).index_add_(0, arms.flatten(), weight.flatten())
+    return by_arm - policy * weight.sum()  # score of arm a: onehot(a) - policy
+
+
+def squared_score_norms(arms, logits):
+    """||onehot(a) - pi||^2 of every sample: the shape of arms, float64."""
+    policy = torch.tensor(logits, dtype=torch.float64).softmax(0)
+    return (1 - 2 * policy + policy.square().sum())[arms]
+
+
+@dataclass
+class Fit:
+    """How E[g] relates to one objective at one (N, k), over all bandits tried together."""
+    n: int
+    k: int
+    factor: float
+    """Least-squares c in E[g] = c grad J, one c for all policies and rewards."""
+    residual: float
+    """||E[g] - c grad J|| / ||E[g]||: 0 where parallel."""
+    bias: float
+    """||E[g] - grad J|| / ||grad J||."""
+    mixture: tuple | None = None
+    """(a, b, residual) of the least-squares E[g] = a grad J_K + b grad J_(K-1); on the Fit of J_K with K > 1 only."""
+
+
+def fit_objectives(function, kinds, n, k, num_groups=1, score_norms=False):
+    """{objective: Fit} of function(rewards [..., N], k=k) on the bandits `kinds` (tuples of arm rewards) at (n, k)."""
+    arms = all_groups(len(kinds[0]), n, num_groups)
+    estimates, exact = [], {}
+    for rewards in kinds:
+        drawn = torch.tensor(rewards, dtype=torch.float64)[arms]  # [B, G, N]
+        advantages = None
+        for logits in POLICIES:
+            if score_norms:
+                advantages = function(drawn, k=k, score_norms=squared_score_norms(arms, logits))
+            elif advantages is None:
+                advantages = function(drawn, k=k)
+            estimates.append(expected_gradient(advantages, arms, logits))
+            for objective, gradient in exact_gradients(tuple(rewards), logits, n, k).items():
+                exact.setdefault(objective, []).append(gradient)
+    estimate = torch.cat(estimates)
+    fits = {}
+    for objective, gradients in exact.items():
+        gradient = torch.cat(gradients)
+        if not gradient.any():
+            continue
+        factor = (estimate @ gradient / (gradient @ gradient)).item()
+        residual = ((estimate - factor * gradient).norm() / estimate.norm().clamp_min(1e-300)).item()
+        fits[objective] = Fit(n, k, factor, residual, ((estimate - gradient).norm() / gradient.norm()).item())
+    basis = torch.stack([torch.cat(exact["J_K"]), torch.cat(exact["J_(K-1)"])], dim=1)
+    if k > 1:
+        weights = torch.linalg.lstsq(basis, estimate[:, None]).solution
+        left = (estimate[:, None] - basis @ weights).norm() / estimate.norm().clamp_min(1e-300)
+        fits["J_K"].mixture = (*weights[:, 0].tolist(), left.item())
+    return fits
+
+
+def name_scale(fits, tolerance=EXACT):
+    """The closed form in SCALES that gives the factor of every Fit, a number when all agree on one, else "varies"."""
+    for name, scale in SCALES.items():
+        if all(abs(fit.factor - scale(fit.n, fit.k)) < tolerance * max(1, abs(fit.factor)) for fit in fits):
+            return name
+    factors = [fit.factor for fit in fits]
+    return f"{factors[0]:.6g}" if max(factors) - min(factors) < tolerance * max(map(abs, factors)) else "varies"
+
+
+def accepted_k(estimator, n):
+    """The k in 1..n that the function takes without an InputError, tried on one group."""
+    rewards = torch.zeros(1, n, dtype=torch.float64)
+    accepted = []
+    for k in range(1, n + 1):
+        try:
+            estimator(rewards, k=k)
+            accepted.append(k)
+        except InputError:
+            pass
+    return accepted
+
+
+def samples(domain, n, num_rows=64, seed=0):
+    """Random groups in a domain for the invariance checks: [num_rows, n] float64, half of the rows with ties."""
+    generator = torch.Generator().manual_seed(seed)
+    rewards = torch.rand(num_rows, n, generator=generator, dtype=torch.float64)
+    if domain == "any":
+        rewards = rewards * 3 - 1.5
+    if domain == "binary":
+        return (rewards > 0.6).double()
+    rewards[::2] = (rewards[::2] * 4).round() / 4
+    return rewards
+
+
+def derive(estimator):
+    """One row of the property table for a registry Estimator: {column: value}. About 0.1 s."""
+    across, domain = estimator.across_groups, estimator.rewards
+    sizes, num_groups = (SIZES_ACROSS, 2) if across else (SIZES, 1)
+    kinds = {name: rewards for name, rewards in KINDS.items() if in_domain(rewards, domain)}
+    binary = [rewards for name, rewards in kinds.items() if name.startswith("binary")]
+    valid = {n: accepted_k(estimator, n) if not across else list(estimator.valid_k(n)) for n in sizes}
+    n, ks = sizes[-1], valid[sizes[-1]]
+    fitted, fitted_binary = {}, {}  # objective -> [Fit]
+    for size in sizes:
+        for k in [k for k in valid[size] if k > 1]:
+            for table, chosen in ((fitted, list(kinds.values())), (fitted_binary, binary)):
+                fits = fit_objectives(estimator, chosen, size, k, num_groups, estimator.uses_score_norms)
+                for objective, fit in fits.items():
+                    table.setdefault(objective, []).append(fit)
+    objective, scale = "none", "not parallel"
+    for (table, note), name in itertools.product(((fitted, ""), (fitted_binary, " on binary rewards")),
+                                                 ("J_1", "J_K", "sum J_K/K")):
+        if max(fit.residual for fit in table[name]) < EXACT:
+            objective, scale = name + (note if domain != "binary" else ""), name_scale(table[name])
+            break
+    row = {
+        "estimator": estimator.name, "unbiased_for": objective if scale == "1" else "none",
+        "parallel_to": objective, "scale": scale,
+        "bias_j1": max(fit.bias for fit in fitted["J_1"]), "bias_jk": max(fit.bias for fit in fitted["J_K"]),
+        "valid_k": {(1, n): "1..N", (1, n - 1): "1..N-1", (n, n): "N"}.get((ks[0], ks[-1]), str(ks)),
+    }
+    row.update(invariances(estimator, domain, n, ks, across))
+    row.update({"rewards": domain, "cost": estimator.cost, "source": estimator.source})
+    return row
+
+
+def invariances(function, domain, n, ks, across=False):
+    """The columns of the table that need no expectation, on random groups of n: {column: value}."""
+    k = 2 if 2 in ks else ks[-1]
+    rewards = samples(domain, n)
+    rewards = rewards.view(32, 2, n) if across else rewards
+    base = function(rewards, k=k)
+    size = base.abs().max().item()
+
+    def differs(other, tolerance=EXACT):
+        return (other - base).abs().max().item() > tolerance * size
+
+    def shift():
+        if domain == "binary":
+            return "n/a"
+        low = function(rewards / 5, k=k)  # a fifth, so that the shifted rewards stay in the unit interval
+        return "invariant" if (function(rewards / 5 + 0.75, k=k) - low).abs().max() < 1e-9 * low.abs().max() else "no"
+
+    def scaling():
+        if domain == "binary":
+            return "n/a"
+        half = function(rewards * 0.5, k=k)
+        if not differs(half * 2):
+            return "equivariant"
+        return "invariant" if not differs(half) else "nearly invariant" if not differs(half, 1e-4) else "no"
+
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(1))
+    reordered = function(rewards[..., order], k=k)[..., torch.argsort(order)]
+    tied = rewards.unsqueeze(-1) == rewards.unsqueeze(-2)  # [..., N, N]
+    tie_gap = ((base.unsqueeze(-1) - base.unsqueeze(-2)).abs() * tied).max().item()
+    constants = [0.0, 1.0] + [0.1, 1 / 3] * (domain != "binary") + [-7.3e6] * (domain == "any")
+    constants = torch.tensor(constants, dtype=torch.float64)[:, None].expand(-1, n)
+    flat = function(constants.unsqueeze(1) if across else constants, k=k)
+    single = function(rewards.float(), k=k)
+    exact_input = rewards if domain == "binary" else (rewards > 0).double() if domain == "unit interval" \
+        else (rewards * 4).round().abs()
+    whole = function(exact_input.long(), k=k)
+    sums = base.sum(-1).abs().max().item() / size
+    return {
+        "centred": "yes" if sums < 1e-12 * n else "no",
+        "sign": ">= 0" if base.min() >= 0 else "<= 0" if base.max() <= 0 else "both",
+        "shift": shift(), "scaling": scaling(),
+        "permutation": "no" if differs(reordered) else "equivariant",
+        "ties": "equal" if tie_gap <= 1e-14 * size else f"differ by {tie_gap:.1e}",
+        "constant_group": "zeros" if not flat.any() else "not zero",
+        "k_1": at_k_one(function, domain, n, ks, across), "k_n_minus_1": at_k_last(function, domain, n, ks, across),
+        "float32": "ok" if single.dtype == torch.float32 and not differs(single.double(), 1e-4) else "wrong",
+        "integers": "ok" if whole.dtype == torch.get_default_dtype() and torch.allclose(
+            whole.double(), function(exact_input, k=k), rtol=1e-5, atol=1e-5) else "wrong",
+    }
+
+
+def at_k_one(function, domain, n, ks, across=False):
+    """What the function is at k = 1: "rloo", "reinforce", either times a factor, "other" or "refused"."""
+    if 1 not in ks:
+        return "refused"
+    rewards = samples(domain, n)[:, None] if across else samples(domain, n)
+    advantages = function(rewards, k=1)
+    for name in ("rloo", "reinforce"):
+        reference = get(name)(rewards)
+        factor = ((advantages * reference).sum() / reference.square().sum()).item()
+        if torch.allclose(advantages, factor * reference, rtol=0, atol=1e-10):
+            scale = name_scale([Fit(n, 1, factor, 0.0, 0.0)])
+            return name if scale == "1" else f"({scale}) {name}"
+    return "other"
+
+
+def at_k_last(function, domain, n, ks, across=False):
+    """What is left at k = N-1: "best against rest" when all but the best share one advantage, "graded" or "refused"."""
+    if n - 1 not in ks:
+        return "refused"
+    if domain == "binary":
+        return "n/a"
+    rewards = samples(domain, n)
+    if across:
+        rewards = rewards[:, None]
+    rest = function(rewards, k=n - 1).masked_fill(rewards == rewards.amax(-1, keepdim=True), float("nan"))
+    spread = rest.nan_to_num(nan=-1e300).amax(-1) - rest.nan_to_num(nan=1e300).amin(-1)  # all best: -2e300
+    return "best against rest" if spread.max() < 1e-10 else "graded"
+
+
+def table(estimators=None):
+    """The property table, derived: a DataFrame with a row for each name in `estimators` (default: the registry)."""
+    return pd.DataFrame([derive(get(name)) for name in (estimators or names())])

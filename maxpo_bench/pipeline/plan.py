@@ -1,0 +1,146 @@
+"""The pipeline seen from the command line: what is declared, what is up to date, and `make repro`. Imports no torch.
+
+DVC runs the stages of dvc.yaml; this file reads params.yaml and dvc.lock, and calls `dvc repro`.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.machine import files
+from maxpo_bench.settings import task_file
+
+
+def declared(root=None):
+    """The lists of params.yaml, every name checked: {"tasks", "estimators", "studies", "variance_policy"}."""
+    from maxpo_bench import estimators, studies
+
+    root = Path(root or task_file.root())
+    path = root / "params.yaml"
+    if not path.is_file():
+        raise InputError("params.yaml not found; run this from the project's folder")
+    try:
+        params = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise InputError(f"params.yaml: not valid YAML ({getattr(error, 'problem', error)})") from None
+    legal = {
+        "tasks": task_file.names(root / "tasks"),
+        "estimators": estimators.names(),
+        "studies": studies.names(),
+    }
+    if not isinstance(params, dict):
+        raise InputError("params.yaml: must be a mapping with the keys tasks, estimators, studies, variance_policy")
+    for key in params:
+        if key not in (*legal, "variance_policy"):
+            raise InputError(f"params.yaml: {key}: unknown key{did_you_mean(key, [*legal, 'variance_policy'])}")
+    for key, names in legal.items():
+        chosen = params.get(key)
+        if not isinstance(chosen, list) or not chosen:
+            raise InputError(f"params.yaml: {key}: must be a list with at least one name")
+        for name in chosen:
+            if name not in names:
+                raise InputError(f"params.yaml: {key}: unknown name {name!r}{did_you_mean(name, names)}")
+            if chosen.count(name) > 1:
+                raise InputError(f"params.yaml: {key}: {name!r} is listed twice")
+    if params.get("variance_policy") not in params["estimators"]:
+        raise InputError(f"params.yaml: variance_policy: must be one of the estimators, got {params.get('variance_policy')!r}")
+    return params
+
+
+# ---------------------------------------------------------------------------------------------------------------- plan
+
+
+def stage_names(params):
+    """Names of every stage, in the order they run."""
+    names = [f"base@{task}" for task in params["tasks"]]
+    names += [f"train@{task}-{estimator}" for task in params["tasks"] for estimator in params["estimators"]]
+    names += [f"variance@{task}" for task in params["tasks"]]
+    return names + [f"study@{study}" for study in params["studies"]] + ["report"]
+
+
+def print_plan(root=None):
+    """One line per stage: its state and how long it takes; then the sum of what a plain `dvc repro` would run."""
+    root = Path(root or task_file.root())
+    params = declared(root)
+    for task in params["tasks"]:
+        task_file.load(root / "tasks" / f"{task}.yaml")
+    locked = _lock(root)
+    hashes, seconds, states = {}, _seconds(root, params), {}
+    for stage in stage_names(params):
+        states[stage] = _state(root, locked.get(stage), hashes)
+    width = max(map(len, states))
+    for stage, (state, reason) in states.items():
+        known = seconds.get(stage)
+        about = f"{known:7.1f} s" if known is not None else "      ?  "
+        print(f"{stage:<{width}}  {about}  {state}{f' ({reason})' if reason else ''}")
+    to_run = [stage for stage, (state, _) in states.items() if state != "up to date"]
+    total = sum(seconds.get(stage) or 0.0 for stage in to_run)
+    guess = ", some of unknown length" if any(seconds.get(stage) is None for stage in to_run) else ""
+    print(f"{len(states)} stages, {len(to_run)} to run: about {total / 60:.1f} min{guess}")
+    return 0
+
+
+def _lock(root):
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return {}
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        return yaml.load(path.read_bytes(), Loader=loader).get("stages", {})
+    except (yaml.YAMLError, AttributeError):
+        raise InputError("dvc.lock: not valid YAML; restore it with `git checkout dvc.lock`") from None
+
+
+def _seconds(root, params):
+    """What each stage took when it last ran, from the committed timings."""
+    found = {}
+    for task in params["tasks"]:
+        for estimator in params["estimators"]:
+            path = root / "results" / "runs" / task / estimator / "timing.json"
+            if path.is_file():
+                timing = files.read_json(path)
+                seconds = timing.get("wall_s") if isinstance(timing, dict) else None
+                if isinstance(seconds, int | float):
+                    found[f"train@{task}-{estimator}"] = seconds + 3.0  # the start of a process
+    return found
+
+
+def _state(root, entry, hashes):
+    """('up to date' | 'stale' | 'missing' | 'never run', reason) by the hashes in dvc.lock, as DVC itself would judge."""
+    if entry is None:
+        return "never run", ""
+    for out in entry.get("outs", ()):
+        if not (root / out["path"]).exists():
+            return "missing", f"{out['path']} is not on this machine"
+    for path, values in entry.get("params", {}).items():
+        if not (root / path).is_file():
+            return "stale", f"{path} is gone"
+        now = yaml.load((root / path).read_bytes(), Loader=task_file.StrictLoader)  # 3e-3 is a number, as for DVC
+        if any(now.get(key) != value for key, value in values.items()) or (path != "params.yaml" and len(now) != len(values)):
+            return "stale", f"{path} changed"
+    for kind in ("deps", "outs"):
+        for item in entry.get(kind, ()):
+            if _md5(root / item["path"], hashes) != item.get("md5"):
+                return "stale", f"{item['path']} changed"
+    return "up to date", ""
+
+
+def _md5(path, hashes):
+    """MD5 of a file, or of a folder's listing, the way dvc.lock records them. hashes: what is known already."""
+    if path not in hashes:
+        if path.is_dir():
+            listing = [
+                {"md5": _md5(file, hashes), "relpath": file.relative_to(path).as_posix()}
+                for file in path.rglob("*")
+                if file.is_file() and "__pycache__" not in file.parts
+            ]
+            listing.sort(key=lambda item: item["relpath"])
+            hashes[path] = hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+        elif path.is_file():
+            hashes[path] = hashlib.md5(path.read_bytes()).hexdigest()
+        else:
+            hashes[path] = None
+    return hashes[path]

@@ -1,0 +1,46 @@
+"""The pipeline stages that keep no state: variance@task and study@name. (base and train are in base.py and cell.py.)"""
+
+import time
+
+from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.machine import files
+from maxpo_bench.settings.task_file import root
+
+
+def run_variance(name):
+    """The variance stage of one task: results/variance/<task>.csv. Returns the exit code."""
+    from maxpo_bench.pipeline import variance
+
+    out = root() / "results" / "variance" / f"{name}.csv"
+    start = time.perf_counter()
+    with files.lock(root() / ".resume" / "locks" / f"variance-{name}", f"variance of {name}"):
+        variance.run(name, out)
+        stamp(f"variance@{name}", out)
+    print(f"variance {name}: {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def run_study(name):
+    """One study: results/studies/<name>.csv. Returns the exit code."""
+    from maxpo_bench import studies
+
+    if name not in studies.names():
+        raise InputError(f"unknown study {name!r}{did_you_mean(name, studies.names())}; studies: {', '.join(studies.names())}")
+    out = root() / "results" / "studies" / f"{name}.csv"
+    start = time.perf_counter()
+    with files.lock(root() / ".resume" / "locks" / f"study-{name}", f"study {name}"):
+        studies.run_study(name, out)
+        stamp(f"study@{name}", out)
+    print(f"study {name}: {time.perf_counter() - start:.1f} s")
+    return 0
+
+
+def stamp(stage, out):
+    """Remember that this machine computed this file: a committed result looks the same otherwise."""
+    files.write_bytes(root() / ".resume" / "computed" / stage, files.sha256(out).encode())
+
+
+def computed_here(stage, out):
+    """Whether `out` is what this machine computed for the stage."""
+    mark = root() / ".resume" / "computed" / stage
+    return mark.is_file() and out.is_file() and mark.read_text() == files.sha256(out)

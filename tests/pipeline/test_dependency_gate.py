@@ -1,0 +1,175 @@
+"""Each stage's deps and params in dvc.yaml cover what its command really imports and reads.
+
+Otherwise a change in code could leave a cell falsely up to date. Estimator files that are only looked through for their
+names, and what the resume key hashes, are not executed and not counted.
+"""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from maxpo_bench import estimators
+
+ROOT = Path(__file__).resolve().parents[2]
+HARMLESS = {  # words and the version, nothing else: their change must not rerun the benchmark
+    "maxpo_bench/__init__.py",
+    "maxpo_bench/commands/__init__.py",
+}
+
+COMMON = """
+version: 1
+k: 2
+group_size: 4
+groups: 2
+steps: 3
+seeds: 2
+optimiser: {name: adam, lr: 0.1}
+variance: {groups: 8}
+"""
+TASKS = {
+    "bandit": COMMON
+    + "kind: bandit\ntitle: b\narms: {count: 3, rewards: linear}\nevaluation: {prompts: 2, samples: 4}\n",
+    "maze": COMMON
+    + "kind: tabular\ntitle: m\n"
+    + "env: {id: maxpo_bench/Maze-v0, kwargs: {size: 9, num_starts: 8}, max_episode_steps: 20}\n"
+    + "evaluation: {prompts: 2, samples: 4}\n",
+    "cartpole": COMMON
+    + "kind: gymnasium\ntitle: c\nenv: {id: CartPole-v1, max_episode_steps: 6}\npolicy: {hidden: [4]}\nscore: {success: 6}\n"
+    + "evaluation: {prompts: 2, samples: 4}\n",
+    "countdown3": COMMON
+    + "kind: countdown\ntitle: l\ndata: {digits: 3}\nmodel: {hidden_size: 16, layers: 1, heads: 2, mlp_size: 16}\n"
+    + "warm_start: {steps: 2, batch_size: 4}\nsampling: {max_new_tokens: 4}\nevaluation: {prompts: 2, samples: 4}\n",
+}
+STUDY = "properties"
+
+
+def resolved(value, names):
+    """A value of dvc.yaml with its ${...} filled in."""
+    text = json.dumps(value)
+    for key, name in names.items():
+        text = text.replace("${" + key + "}", name)
+    return json.loads(text)
+
+
+def stages(params):
+    """name -> the resolved stage (cmd, deps, params), of every stage that dvc.yaml makes of these params."""
+    found = {}
+    for name, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items():
+        axes = resolved(stage.pop("matrix", {}), {})
+        combinations = [{}]
+        for axis, source in axes.items():
+            values = params[source.strip("${}")] if isinstance(source, str) else source
+            combinations = [{**one, axis: value} for one in combinations for value in values]
+        for one in combinations:
+            names = {f"item.{axis}": value for axis, value in one.items()}
+            names["variance_policy"] = params["variance_policy"]
+            found[f"{name}@{'-'.join(one.values())}" if one else name] = resolved(stage, names)
+    return found
+
+
+def missing(stage, traced):
+    """What the command executed or read that no dependency, parameter or output of its stage covers."""
+    listed = [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get("deps", [])]
+    for entry in stage.get("params", []):
+        listed.append("params.yaml" if isinstance(entry, str) else next(iter(entry)))
+    for key in ("outs", "metrics", "plots"):
+        listed += [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get(key, [])]
+    used = set(traced["executed"]) | {path for path in traced["read"] if not path.startswith(".resume")}
+    used -= HARMLESS
+    return sorted(path for path in used if not any(path == one or path.startswith(one + "/") for one in listed))
+
+
+def trace(root, tasks, chosen_studies):
+    """(stages of dvc.yaml, what each was seen to use, what they printed), in a project of tiny tasks."""
+    params = {"tasks": tasks, "estimators": ["rloo", "maxpo"], "studies": chosen_studies, "variance_policy": "maxpo"}
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    (root / "tasks").mkdir()
+    for name, text in TASKS.items():
+        (root / "tasks" / f"{name}.yaml").write_text(text)
+    for name in ("dvc.yaml", "claims.yaml"):
+        (root / name).write_bytes((ROOT / name).read_bytes())
+    found = stages(params)
+    order = ["base", "train", "variance", "study", "report"]
+    names = sorted(found, key=lambda name: (order.index(name.partition("@")[0]), name))
+    if not tasks:
+        names = [name for name in names if name.startswith("study")]
+    todo = [{"name": name, "argv": found[name]["cmd"].split()[1:]} for name in names]
+    todo += [{"name": name, "import": f"maxpo_bench.estimators.{name}"} for name in estimators.names() if tasks]
+    request = {"root": str(root), "package": str(ROOT / "maxpo_bench"), "stages": todo}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, str(ROOT / "tests" / "pipeline" / "trace_stages.py")]
+    done = subprocess.run(command, input=json.dumps(request), capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return found, json.loads(done.stdout), done.stderr
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    return trace(tmp_path_factory.mktemp("gate").resolve(), list(TASKS), [STUDY])
+
+
+@pytest.mark.parametrize("kind", ["base", "train", "variance", "study", "report"])
+def test_deps_cover_what_the_stage_uses(kind, traced):
+    found, used, output = traced
+    for name in found:
+        if name.partition("@")[0] == kind:
+            assert used[name]["code"] == 0, f"{name} failed:\n{output}"
+            assert "maxpo_bench/cli.py" in used[name]["executed"], "the trace saw nothing"
+            assert missing(found[name], used[name]) == [], f"not among the deps of {name} in dvc.yaml"
+
+
+@pytest.mark.parametrize("name", estimators.names())
+def test_deps_cover_what_the_estimator_imports(name, traced):
+    found, used, output = traced
+    stage = json.loads(json.dumps(found["train@bandit-maxpo"]).replace("estimators/maxpo.py", f"estimators/{name}.py"))
+    assert used[name]["code"] == 0, output
+    assert f"maxpo_bench/estimators/{name}.py" in used[name]["executed"]
+    assert missing(stage, used[name]) == [], f"not among the deps of train@...-{name} in dvc.yaml"
+
+
+@pytest.mark.slow
+def test_deps_cover_what_every_study_uses(tmp_path):
+    declared = yaml.safe_load((ROOT / "params.yaml").read_text())["studies"]
+    found, used, output = trace(tmp_path.resolve(), [], declared)
+    for name, seen in used.items():
+        assert seen["code"] == 0, f"{name} failed:\n{output}"
+        assert missing(found[name], seen) == [], f"not among the deps of {name} in dvc.yaml"
+
+
+@pytest.mark.parametrize("path", sorted(HARMLESS))
+def test_what_needs_no_dependency_holds_no_code(path):
+    for node in ast.parse((ROOT / path).read_text()).body:
+        text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        assert text or ast.unparse(node).startswith("__version__ = "), f"{path}:{node.lineno}"
+
+
+def test_a_stage_depends_on_its_own_command_alone(traced):
+    """Another command's help text makes no cell stale."""
+    found, used, _ = traced
+    for name, stage in found.items():
+        kind = name.partition("@")[0]
+        own = f"maxpo_bench/commands/{kind}.py"
+        assert [path for path in stage["deps"] if path.startswith("maxpo_bench/commands")] == [own]
+        assert {path for path in used[name]["executed"] if "/commands/" in path} - HARMLESS == {own}
+
+
+def test_the_trace_sees_modules_task_files_and_results(traced):
+    _, used, _ = traced
+    train = used["train@maze-maxpo"]
+    assert {"maxpo_bench/estimators/maxpo.py", "maxpo_bench/problems/envs/maze.py"} <= set(train["executed"])
+    assert {"tasks/maze.yaml", "results/base/maze/base.json"} <= set(train["read"])
+    assert "maxpo_bench/estimators/rloo.py" not in train["executed"]
+
+
+def test_a_missing_dependency_is_named(traced):
+    found, used, _ = traced
+    stage = json.loads(json.dumps(found["train@maze-maxpo"]))
+    stage["deps"] = [path for path in stage["deps"] if path not in ("maxpo_bench/training", "maxpo_bench/problems")]
+    lost = missing(stage, used["train@maze-maxpo"])
+    assert "maxpo_bench/training/loop.py" in lost and "maxpo_bench/problems/envs/maze.py" in lost
