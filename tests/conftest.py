@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported
+from maxpo_bench.machine import numerics  # noqa: E402
+
+numerics.ask()  # before numpy and torch are imported: one thread, and the bits of every machine
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell: what we start would not hear Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -72,6 +74,9 @@ def project(tmp_path):
     (folder / "params.yaml").write_text(
         "tasks: [bandit, countdown3]\nestimators: [rloo, pkpo, maxpo]\nstudies: [centring]\nvariance_policy: maxpo\n"
     )
+    from maxpo_bench.pipeline import dvc_files
+
+    dvc_files.write(folder, ["bandit", "countdown3"])
     git = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org"]
     subprocess.run(["git", "init", "-q", folder], check=True)
     subprocess.run([*git, "add", "-A"], check=True)

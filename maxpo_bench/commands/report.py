@@ -9,6 +9,9 @@ def arguments(parser):
 
 
 def run(args):
+    from maxpo_bench.machine import numerics
+
+    numerics.ask()
     from maxpo_bench.report import build
     from maxpo_bench.settings.task_file import root
 

@@ -9,6 +9,9 @@ def arguments(parser):
 
 
 def run(args):
+    from maxpo_bench.machine import numerics
+
+    numerics.ask()
     from maxpo_bench.pipeline.stages import run_study
 
     return run_study(args.name)

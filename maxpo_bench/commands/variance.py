@@ -9,6 +9,10 @@ def arguments(parser):
 
 
 def run(args):
+    from maxpo_bench.machine import numerics
+    from maxpo_bench.settings.task_file import load
+
+    numerics.ask(load(args.task).numerics)
     from maxpo_bench.pipeline.stages import run_variance
 
     return run_variance(args.task)

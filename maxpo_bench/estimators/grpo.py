@@ -5,6 +5,7 @@ import torch
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.estimators.order_statistics import centre
+from maxpo_bench.machine import numerics
 
 
 @estimator(objective="none", centred=True, cost="N", source="arXiv:2402.03300")
@@ -18,5 +19,5 @@ def grpo(rewards, eps=1e-6, ddof=0):
         raise InputError(f"grpo: needs ddof 0 or 1 and eps >= 0, got ddof = {ddof!r}, eps = {eps!r}")
     centred = centre(rewards)
     variance = centred.square().sum(-1, keepdim=True) / (rewards.shape[-1] - ddof)
-    divisor = variance.sqrt_().add_(eps)
+    divisor = numerics.sqrt(variance).add_(eps)
     return centred.div_(torch.where(divisor > 0, divisor, 1.0))

@@ -16,6 +16,8 @@ import functools
 import numpy as np
 import torch
 
+from maxpo_bench.machine import numerics
+
 
 @functools.lru_cache(maxsize=512)
 def others_below(n, k, device=None):
@@ -116,5 +118,5 @@ def z_score(values):
     offsets = values - values.amax(-1, keepdim=True)
     span = offsets.amin(-1, keepdim=True).neg_()
     centred = centre(offsets.div_(torch.where(span > 0, span, 1.0)))
-    std = centred.square().mean(-1, keepdim=True).sqrt_()
+    std = numerics.sqrt(centred.square().mean(-1, keepdim=True))
     return centred.div_(torch.where(std > 0, std, 1.0))

@@ -4,6 +4,7 @@ import torch
 
 from maxpo_bench.estimators.contract import below_n, estimator
 from maxpo_bench.estimators.order_statistics import include_sums
+from maxpo_bench.machine import numerics
 
 
 @estimator(objective="none", centred=True, cost="N log N", valid_k=below_n, rewards="binary",
@@ -16,5 +17,5 @@ def passk_training(rewards, k):
     sums = include_sums(rewards, k)
     mean = sums.mean(-1, keepdim=True)
     miss = sums.amax(-1, keepdim=True) - mean  # 1 - v where a reward is 1: the share of k-subsets without a success
-    deviation = (miss * (1 - miss)).sqrt_()
+    deviation = numerics.sqrt(miss * (1 - miss))
     return sums.sub_(mean).div_(torch.where(deviation > 0, deviation, 1.0))

@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import gzip
 import hashlib
 import io
 import json
@@ -58,14 +59,23 @@ def read_json(path):
 
 
 def write_csv(path, rows):
-    """rows: list of dicts; the columns are the keys in order of first appearance, floats to 12 significant digits."""
+    """rows: list of dicts; the columns are the keys in order of first appearance, floats to 12 significant digits.
+
+    A path that ends in .gz is compressed, the same bytes each time; pandas reads it as it is.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: f"{value:.12g}" if isinstance(value, float) else value for key, value in row.items()})
-    write_bytes(path, text.getvalue().encode())
+    data = text.getvalue().encode()
+    write_bytes(path, _gzip(data) if str(path).endswith(".gz") else data)
+
+
+def _gzip(data):
+    """gzip without a time or a name, by zlib's own deflate."""
+    return gzip.compress(data, compresslevel=9, mtime=0)
 
 
 def sha256(path):
@@ -95,6 +105,55 @@ def load_tensors(path, names=None):
             return {name: file.get_tensor(name) for name in (file.keys() if names is None else names)}, about
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def save_states(path, states):
+    """State dicts of several seeds ({seed: {name: tensor}}) in one safetensors file, atomically."""
+    save_tensors(path, {f"{seed}/{name}": tensor for seed, state in states.items() for name, tensor in state.items()})
+
+
+def load_states(path, seeds=None):
+    """{seed: state dict} of a file by save_states; of `seeds` alone where given. InputError when one is not there."""
+    names = _names(path)
+    if seeds is not None:
+        missing = [seed for seed in seeds if not any(name.startswith(f"{seed}/") for name in names)]
+        if missing:
+            raise InputError(f"{path}: seed {missing[0]} is missing; make it again by its stage")
+        names = [name for name in names if int(name.split("/")[0]) in seeds]
+    states = {}
+    for name, tensor in load_tensors(path, names)[0].items():
+        seed, _, own = name.partition("/")
+        states.setdefault(int(seed), {})[own] = tensor
+    return states
+
+
+def saved_seeds(path):
+    """The seeds in a file by save_states; none where it is not a whole one."""
+    with suppress(InputError, ValueError):
+        return sorted({int(name.split("/")[0]) for name in _names(path)})
+    return []
+
+
+def _names(path):
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error})") from None
+
+
+def tensors_sha256(tensors):
+    """One hash of named tensors: names, shapes and every bit."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 @contextmanager

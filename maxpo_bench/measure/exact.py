@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from maxpo_bench.errors import InputError
+from maxpo_bench.machine import numerics
 
 
 def expected_max(values, probabilities, k):
@@ -86,8 +87,8 @@ def return_plan(prob, next_state, reward, done, start, horizon, max_pairs=200_00
         target = next_state[state, action, outcome]
         ends = done[state, action, outcome].astype(bool) | (t == horizon - 1)
         # A pair as one integer, state * number of totals + which total: sorting integers beats sorting rows.
-        sums, which = np.unique(total[~ends], return_inverse=True)
-        pairs, where = np.unique(target[~ends] * len(sums) + which.reshape(-1), return_inverse=True)
+        sums, which = numerics.unique(total[~ends])
+        pairs, where = numerics.unique(target[~ends] * len(sums) + which)
         if len(pairs) > max_pairs:
             raise InputError(f"exact reference: {len(pairs)} pairs (state, reward so far) at step {t + 1}, "
                              f"limit {max_pairs}")
@@ -100,7 +101,7 @@ def return_plan(prob, next_state, reward, done, start, horizon, max_pairs=200_00
         if len(pairs) == 0:
             break
         states, totals = pairs // len(sums), sums[pairs % len(sums)]
-    values, end_index = np.unique(np.concatenate(end_totals), return_inverse=True)
+    values, end_index = numerics.unique(np.concatenate(end_totals))
     end_index = np.split(end_index.reshape(-1), np.cumsum([len(e) for e in end_totals])[:-1])
     for step, index in zip(steps, end_index, strict=True):
         step["end_value"] = index

@@ -9,6 +9,8 @@ import math
 import numpy as np
 import torch
 
+from maxpo_bench.machine import numerics
+
 NUM_RESAMPLES = 2000
 
 
@@ -77,7 +79,7 @@ class Sums:
         value = (total.square().sum(-1) - norms.sum(0)) / (m * (m - 1))
         zeta_2 = pairs.var(0)
         zeta_1 = (near.var(0) - zeta_2 / mates).clamp(min=0)
-        margin = 1.96 * (4 / m * zeta_1 + 2 / (m * (m - 1)) * zeta_2).sqrt()
+        margin = 1.96 * numerics.sqrt(4 / m * zeta_1 + 2 / (m * (m - 1)) * zeta_2)
         if self.across:
             near = between(batches, batches)
             value[self.across] = near.mean(0)
@@ -98,7 +100,7 @@ class Sums:
             square = (num * near.mean(0) - 2 * near) / (num - 2)  # without one batch
             trace = (norms.sum(0) - norms) / (num - 1) - square
             ratio = square / trace
-            error = ((num - 1) / num * (ratio - ratio.mean(0)).square().sum(0)).sqrt()
+            error = numerics.sqrt((num - 1) / num * (ratio - ratio.mean(0)).square().sum(0))
             margin[self.across] = t_quantile(num) * error
         return margin
 
@@ -145,7 +147,7 @@ def jackknife_error(near):
     """
     num = len(near)
     scale = 4 * (num - 1) / (num * (num - 2) ** 2) if num > 2 else math.nan
-    return (scale * (near - near.mean(0)).square().sum(0)).sqrt()
+    return numerics.sqrt(scale * (near - near.mean(0)).square().sum(0))
 
 
 def t_quantile(num_batches):

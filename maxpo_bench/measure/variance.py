@@ -22,6 +22,7 @@ import torch
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
+from maxpo_bench.machine import numerics
 from maxpo_bench.measure.gradient_sums import Sums
 from maxpo_bench.training.streams import generator
 
@@ -114,7 +115,7 @@ def _gram_factor(problem, policy, batches):
         for p in parameters:
             p.requires_grad_(True)
     values, vectors = torch.linalg.eigh(gram)
-    return vectors * values.clamp(min=0).sqrt()
+    return vectors * numerics.sqrt(values.clamp(min=0))
 
 
 def _stack(tensors):
@@ -223,4 +224,4 @@ def _no_interval(num_informative, num_groups, num_batches):
 
 
 def _cosine(product, squares):
-    return min(1.0, max(-1.0, (product / squares.sqrt()).item()))
+    return min(1.0, max(-1.0, (product / numerics.sqrt(squares)).item()))

@@ -1,7 +1,7 @@
 """One cell of the benchmark, (task, estimator), from task file to result files.
 
 Each worker checkpoints its run, so a cell that was killed at any moment continues from the last whole checkpoint and ends
-with the same bytes as one that was not.
+with the same bytes as one that was not. metrics.json, curve.csv.gz and ladder.csv.gz hold what must repeat and nothing else.
 """
 
 import hashlib
@@ -13,12 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from maxpo_bench.errors import Fault, InputError
-from maxpo_bench.machine import files, workers
-from maxpo_bench.pipeline.base import base_folder, base_hash, load_base
-from maxpo_bench.pipeline.jobs import code_hash, counting, jobs_of, prepare, versions
+from maxpo_bench.machine import files, numerics, workers
+from maxpo_bench.pipeline import sources
+from maxpo_bench.pipeline.base import WEIGHTS, base_folder, base_hash, load_base
+from maxpo_bench.pipeline.jobs import counting, jobs_of, prepare, provenance, versions
 from maxpo_bench.settings.task_file import load, root
 
-RUN_FILES = ("curve.csv", "ladder.csv", "timing.json", "metrics.json")
+CURVE, LADDER, CHECKPOINTS = "curve.csv.gz", "ladder.csv.gz", "checkpoints.safetensors"
+RUN_FILES = (CURVE, LADDER, "timing.json", "provenance.json", "metrics.json")  # the last says how it ended
+KEPT_SEEDS = 3  # whose policies the variance stage may ask for: CHECKPOINTS holds them, unpublished
 
 
 def checkpoint_seconds():
@@ -45,33 +48,40 @@ def check_cell(name, estimator_name):
     return task, estimator
 
 
-def run_cell(name, estimator_name, results=None):
+def resume_key(task, estimator, results):
+    """What a checkpoint hangs on: another task, code, version, numerics or base policy starts anew."""
+    code = sources.digest(sources.of_cell(task, estimator.name))
+    text = f"{task.sha256} {code} {versions()} {numerics.mode()} {base_hash(task, results)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def run_cell(name, estimator_name, results=None, seeds=None):
     """Train one cell, all seeds, and write results/runs/<task>/<estimator>/. Returns the exit code.
 
     Exit code 0 for ok, diverged and not_applicable (scientific outcomes), 1 for failed (something broke; 2 where that is a
-    reward that is not a number).
+    reward that is not a number). seeds: others than the task's own (for another `results`).
     """
     from maxpo_bench import problems
     from maxpo_bench.training.checkpoints import Checkpoints
     from maxpo_bench.training.loop import NotApplicable, train
 
     task, estimator = check_cell(name, estimator_name)
+    seeds = list(range(task.seeds) if seeds is None else seeds)
     results = Path(results or root() / "results")
-    folder = results / "runs" / task.name / estimator.name
+    folder, base = results / "runs" / task.name / estimator.name, base_folder(task, results)
     label = f"{task.name}-{estimator.name}"
-    key = hashlib.sha256(f"{task.sha256} {code_hash(task)} {base_hash(task, results)}".encode()).hexdigest()[:16]
-    scratch = root() / ".resume" / label / key
+    scratch = root() / ".resume" / label / resume_key(task, estimator, results)
     start, earlier = time.perf_counter(), 0.0  # earlier: seconds of the sessions before this one
 
     def work(job, tick):
-        problem = problems.build(task, job, base_folder(task, results))
+        problem = problems.build(task, job, base)
         checkpoints = Checkpoints(scratch, job)
         saved = checkpoints.load()
+        run = states = None
         if saved is not None:
             run = checkpoints.restore(task, problem, saved)
-            states = None
-        else:
-            run, states = None, load_base(task, job, results)[0]
+        elif (base / WEIGHTS).is_file():
+            states = list(files.load_states(base / WEIGHTS, job).values())
         last_save = time.monotonic()
 
         def after_step(run):
@@ -89,31 +99,31 @@ def run_cell(name, estimator_name, results=None):
         return None
 
     with files.lock(root() / ".resume" / "locks" / label, f"cell {label}"):
-        _, base_rows, base_ladders = load_base(task, range(task.seeds), results)
+        base_rows, base_ladders = load_base(task, seeds, results)
         _discard_other_keys(scratch)
         with _replacing(folder, commit=False):
             pass  # a folder that cannot be written to shows now, not after the training
-        metrics = _about(task, estimator)
+        metrics, about = _about(task, estimator, seeds)
         try:
-            row_wise, max_workers = prepare(task, base_folder(task, results))
-            jobs = jobs_of(task, row_wise)
+            row_wise, max_workers = prepare(task, base)
+            jobs = jobs_of(seeds, row_wise)
             earlier = max(Checkpoints(scratch, job).wall_s() for job in jobs)
             workers.run(jobs, work, label, task.steps, max_workers)
         except NotApplicable as error:
-            return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, label, scratch, 0)
+            return _end_early(folder, {**metrics, "status": "not_applicable", "reason": str(error)}, about, label, scratch, 0)
         except files.CannotWrite:
             raise
         except Fault as error:
             ending = {"status": "failed", "reason": str(error), "verifier_errors": error.verifier_errors}
-            return _end_early(folder, {**metrics, **ending}, label, None, error.exit_code)
+            return _end_early(folder, {**metrics, **ending}, about, label, None, error.exit_code)
         parts = [Checkpoints(scratch, job).load() for job in jobs]
         with _replacing(folder) as new:
             wall_s = earlier + time.perf_counter() - start
             num_workers = min(max_workers or workers.num_workers(), len(jobs))
-            _write_results(new, task, metrics, jobs, parts, base_rows, base_ladders, (wall_s, num_workers))
+            _write_results(new, task, (metrics, about), jobs, parts, (base_rows, base_ladders), (wall_s, num_workers))
         shutil.rmtree(scratch.parent, ignore_errors=True)
     status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
-    print(f"{label}: {status}, {task.seeds} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
+    print(f"{label}: {status}, {len(seeds)} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
     return 0
 
 
@@ -125,8 +135,8 @@ def _discard_other_keys(scratch):
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def _about(task, estimator):
-    """What ran: the part of metrics.json that is known before the run."""
+def _about(task, estimator, seeds):
+    """What is known before the run: of metrics.json, and provenance.json."""
     import torch
 
     from maxpo_bench.estimators import shared_sha256
@@ -134,19 +144,23 @@ def _about(task, estimator):
     n = max(3, task.group_size)
     rewards = torch.zeros(n, dtype=torch.float64)
     rewards[:: max(2, n // 3)] = 1.0  # a fixed probe with a few successes, legal for every estimator
-    return {
+    metrics = {
         "task": task.name,
         "estimator": estimator.name,
         "reason": "",
         "k": task.k,
         "group_size": task.group_size,
-        "seeds": list(range(task.seeds)),
-        "task_sha256": task.sha256,
+        "seeds": seeds,
+    }
+    about = {
+        **provenance(task, sources.of_cell(task, estimator.name)),
+        "estimator": estimator.name,
         "source_sha256": files.sha256(estimator.path),
         "shared_sha256": shared_sha256(),
         "probe": {"rewards": rewards.tolist(), "k": task.k, "advantages": estimator(rewards[None], k=task.k)[0].tolist()},
-        "versions": versions(),
+        "seeds": seeds,
     }
+    return metrics, about
 
 
 @contextmanager
@@ -158,23 +172,25 @@ def _replacing(folder, commit=True):
     new = folder / ".new"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        (new / "checkpoints").mkdir(parents=True)
+        new.mkdir(parents=True)
         yield new
         if commit:
             (folder / "metrics.json").unlink(missing_ok=True)  # from here to the end there is no result
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            for name in ("checkpoints", *RUN_FILES):
-                os.replace(new / name, folder / name)
+            (folder / CHECKPOINTS).unlink(missing_ok=True)
+            for name in (CHECKPOINTS, *RUN_FILES):
+                if (new / name).is_file():
+                    os.replace(new / name, folder / name)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _end_early(folder, metrics, label, scratch, code):
+def _end_early(folder, metrics, about, label, scratch, code):
     """A cell that has no curve: its metrics.json says why, and nothing of an older run stays beside it."""
     with _replacing(folder) as new:
-        files.write_csv(new / "curve.csv", [])
-        files.write_csv(new / "ladder.csv", [])
+        files.write_csv(new / CURVE, [])
+        files.write_csv(new / LADDER, [])
         files.write_json(new / "timing.json", {})
+        files.write_json(new / "provenance.json", about)
         files.write_json(new / "metrics.json", metrics)
     if scratch is not None:
         shutil.rmtree(scratch.parent, ignore_errors=True)
@@ -182,32 +198,35 @@ def _end_early(folder, metrics, label, scratch, code):
     return code
 
 
-def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, clock):
-    rows, final, phases, ladder_rows, diverged, errors = list(base_rows), {}, {}, [], {}, 0
-    for seed, rungs in enumerate(base_ladders):
+def _write_results(folder, task, known, jobs, parts, base, clock):
+    """The files of a cell that ran to its end. known: (metrics, provenance); base: (rows, ladders); clock: (wall_s, workers)."""
+    (metrics, about), (base_rows, base_ladders) = known, base
+    seeds, rows, final, phases, ladder_rows = metrics["seeds"], list(base_rows), {}, {}, []
+    diverged, errors, kept = {}, 0, {}
+    for seed, rungs in zip(seeds, base_ladders, strict=True):
         ladder_rows += [{"seed": seed, "step": 0, "k": int(k), **values} for k, values in rungs.items()]
-    for job, (tensors, about) in zip(jobs, parts, strict=True):
-        rows += about["rows"]
-        errors += about["verifier_errors"]
-        diverged.update({int(seed): reason for seed, reason in about["diverged"].items()})
-        for phase, seconds in about["phases"].items():
+    for job, (tensors, ended) in zip(jobs, parts, strict=True):
+        rows += ended["rows"]
+        errors += ended["verifier_errors"]
+        diverged.update({int(seed): reason for seed, reason in ended["diverged"].items()})
+        for phase, seconds in ended["phases"].items():
             phases[phase] = phases.get(phase, 0.0) + seconds
         for s, seed in enumerate(job):
-            final[seed] = {int(k): values for k, values in about["ladders"][s].items()}
+            final[seed] = {int(k): values for k, values in ended["ladders"][s].items()}
             if seed not in diverged:
                 ladder_rows += [{"seed": seed, "step": task.steps, "k": k, **v} for k, v in final[seed].items()]
-            for when in ("initial", "middle", "final"):
-                prefix = f"{when}/{s}/"
-                state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-                if state:
-                    files.save_tensors(folder / "checkpoints" / f"{when}-seed{seed}.safetensors", state)
+            if seed in seeds[:KEPT_SEEDS]:
+                for when in ("initial", "middle", "final"):
+                    own = f"{when}/{s}/"
+                    kept |= {f"{seed}/{when}/{key[len(own):]}": tensor for key, tensor in tensors.items() if key.startswith(own)}
+    if kept:
+        files.save_tensors(folder / CHECKPOINTS, kept)
     first = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")
     rows = [{**{key: row[key] for key in first}, **row} for row in rows]
     rows.sort(key=lambda row: (row["seed"], row["step"]))
     ladder_rows.sort(key=lambda row: (row["seed"], row["step"], row["k"]))
-    ks = sorted(final[0])
+    ks = sorted(final[seeds[0]])
     ends = {row["seed"]: row for row in rows if row["step"] == task.steps}
-    seeds = sorted(final)
     named = {"mean_reward": "mean_reward", "pass@1": "pass_at_1", "pass@K": "pass_at_k", "max@K": "max_at_k"}
     exact = {"mean_reward": "exact_mean_reward", "max@K": "exact_max_at_k"}
     known = {"seed", "step", "samples", *named.values(), *exact.values()}
@@ -231,8 +250,8 @@ def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, 
         "extras": {key: column(key) for key in base_rows[0] if key not in known},
         "verifier_errors": errors,
     }
-    files.write_csv(folder / "curve.csv", rows)
-    files.write_csv(folder / "ladder.csv", ladder_rows)
+    files.write_csv(folder / CURVE, rows)
+    files.write_csv(folder / LADDER, ladder_rows)
     timing = {
         "wall_s": clock[0],
         "phases": {phase: seconds / len(final) for phase, seconds in phases.items()},  # seconds per seed, on one core
@@ -241,4 +260,5 @@ def _write_results(folder, task, metrics, jobs, parts, base_rows, base_ladders, 
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
     }
     files.write_json(folder / "timing.json", timing)
+    files.write_json(folder / "provenance.json", about)
     files.write_json(folder / "metrics.json", metrics)

@@ -1,36 +1,24 @@
 """What both stages share: a task's seeds dealt into jobs, what is done before the workers are forked, what a result hangs on."""
 
-import hashlib
 import os
 import platform
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 
 from maxpo_bench.errors import Fault, InputError
-from maxpo_bench.machine import workers
+from maxpo_bench.machine import numerics, workers
+from maxpo_bench.pipeline import sources
 
 VERSIONS = ("maxpo-bench", "torch", "numpy", "gymnasium", "transformers")
 
 
-def jobs_of(task, problem_is_row_wise):
-    """The seeds of a task, split into jobs: one each for language models, an even share per worker for the rest."""
-    seeds = list(range(task.seeds))
+def jobs_of(seeds, problem_is_row_wise):
+    """Seeds split into jobs: one each for language models, an even share per worker for the rest."""
+    seeds = list(seeds)
     if problem_is_row_wise:
         return [(seed,) for seed in seeds]
     count = min(workers.num_workers(), len(seeds))
     return [tuple(seeds[i * len(seeds) // count : (i + 1) * len(seeds) // count]) for i in range(count)]
-
-
-def code_hash(task):
-    """Hash of the sources and the library versions: a checkpoint is continued only by the code that wrote it."""
-    digest = hashlib.sha256(repr(versions()).encode())
-    if ".py:" in task.kind:
-        digest.update((task.path.parent / task.kind.split(":")[0]).read_bytes())
-    package = Path(__file__).parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def versions():
@@ -42,6 +30,18 @@ def versions():
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return {**found, "python": platform.python_version()}
+
+
+def provenance(task, paths):
+    """What a result came from, beside its numbers: the task, the code (files of the package), versions and numerics."""
+    return {
+        "task": task.name,
+        "task_sha256": task.sha256,
+        "code_sha256": sources.digest(paths),
+        "versions": versions(),
+        "numerics": numerics.mode(),
+        "machine": f"{platform.system()} {platform.machine()}",
+    }
 
 
 def prepare(task, base=None):

@@ -1,6 +1,6 @@
-"""The pipeline seen from the command line: what is declared, what is up to date, and `make repro`. Imports no torch.
+"""`maxpo-bench plan`: what is declared and what of it is up to date on this machine. Imports no torch.
 
-DVC runs the stages of dvc.yaml; this file reads params.yaml and dvc.lock, and calls `dvc repro`.
+DVC runs the stages; this file reads params.yaml and the dvc.lock files.
 """
 
 import hashlib
@@ -11,7 +11,10 @@ import yaml
 
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.machine import files
+from maxpo_bench.pipeline import dvc_files
 from maxpo_bench.settings import task_file
+
+UNSEEN = {"__pycache__", ".gitignore", ".new", "weights.safetensors", "checkpoints.safetensors"}  # by .dvcignore
 
 
 def declared(root=None):
@@ -57,20 +60,31 @@ def stage_names(params):
     """Names of every stage, in the order they run."""
     names = [f"base@{task}" for task in params["tasks"]]
     names += [f"train@{task}-{estimator}" for task in params["tasks"] for estimator in params["estimators"]]
-    names += [f"variance@{task}" for task in params["tasks"]]
+    names += [f"variance@{task}" for task in params["tasks"]] + [f"summary@{task}" for task in params["tasks"]]
     return names + [f"study@{study}" for study in params["studies"]] + ["report"]
 
 
+def dvc_target(stage):
+    """What DVC calls a stage: a task's own stages stand in its own dvc.yaml, see dvc_files.py."""
+    kind, _, rest = stage.partition("@")
+    task, _, estimator = rest.partition("-")
+    if kind == "train":
+        return f"results/pipeline/{task}/dvc.yaml:train@{estimator}"
+    return f"results/pipeline/{task}/dvc.yaml:{kind}" if kind in ("base", "variance") else stage
+
+
 def print_plan(root=None):
-    """One line per stage: its state and how long it takes; then the sum of what a plain `dvc repro` would run."""
+    """One line per stage: its state and how long it takes; then the sum of what a plain `dvc repro` would run.
+
+    Writes the dvc.yaml of tasks that have none yet, or an old one.
+    """
     root = Path(root or task_file.root())
     params = declared(root)
     for task in params["tasks"]:
         task_file.load(root / "tasks" / f"{task}.yaml")
-    locked = _lock(root)
-    hashes, seconds, states = {}, _seconds(root, params), {}
-    for stage in stage_names(params):
-        states[stage] = _state(root, locked.get(stage), hashes)
+    for task in dvc_files.write(root, params["tasks"]):
+        print(f"wrote {dvc_files.path_of('', task)}")
+    states, seconds = all_states(root, params), _seconds(root, params)
     width = max(map(len, states))
     for stage, (state, reason) in states.items():
         known = seconds.get(stage)
@@ -83,15 +97,27 @@ def print_plan(root=None):
     return 0
 
 
-def _lock(root):
-    path = root / "dvc.lock"
+def all_states(root, params):
+    """{stage: ("up to date" | "stale" | "missing" | "never run", reason)} of every stage, as DVC itself would judge."""
+    locks = {"": _lock(root / "dvc.lock")} | {
+        task: _lock(dvc_files.path_of(root, task).with_name("dvc.lock")) for task in params["tasks"]
+    }
+    hashes, states = {}, {}
+    for stage in stage_names(params):
+        target = dvc_target(stage)
+        path, _, name = target.rpartition(":")
+        states[stage] = _state(root, locks[Path(path).parent.name if path else ""].get(name), hashes)
+    return states
+
+
+def _lock(path):
     if not path.is_file():
         return {}
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return yaml.load(path.read_bytes(), Loader=loader).get("stages", {})
-    except (yaml.YAMLError, AttributeError):
-        raise InputError("dvc.lock: not valid YAML; restore it with `git checkout dvc.lock`") from None
+        return dict(yaml.load(path.read_bytes(), Loader=loader)["stages"])
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        raise InputError(f"{path}: not a lock file of DVC; restore it with `git checkout {path.name}` in its folder") from None
 
 
 def _seconds(root, params):
@@ -104,7 +130,7 @@ def _seconds(root, params):
                 timing = files.read_json(path)
                 seconds = timing.get("wall_s") if isinstance(timing, dict) else None
                 if isinstance(seconds, int | float):
-                    found[f"train@{task}-{estimator}"] = seconds + 3.0  # the start of a process
+                    found[f"train@{task}-{estimator}"] = seconds + 2.0  # the start of a process
     return found
 
 
@@ -135,7 +161,7 @@ def _md5(path, hashes):
             listing = [
                 {"md5": _md5(file, hashes), "relpath": file.relative_to(path).as_posix()}
                 for file in path.rglob("*")
-                if file.is_file() and "__pycache__" not in file.parts
+                if file.is_file() and not UNSEEN & {*file.parts, file.name}
             ]
             listing.sort(key=lambda item: item["relpath"])
             hashes[path] = hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"

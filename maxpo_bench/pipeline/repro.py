@@ -1,61 +1,145 @@
-"""`maxpo-bench repro`: recompute through DVC, then the report and the comparison with the published. Imports no torch."""
+"""`maxpo-bench repro` and `maxpo-bench run`: compute again and compare, or compute what is published. Imports no torch.
+
+repro never touches results/: it works below .repro/, a small project of its own, on the first seeds of each task (a seed's
+bytes do not depend on its neighbours). run is plain DVC.
+"""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from maxpo_bench.errors import Fault, InputError, did_you_mean
-from maxpo_bench.pipeline import stages
-from maxpo_bench.pipeline.plan import declared
+from maxpo_bench.machine import files
+from maxpo_bench.pipeline import dvc_files
+from maxpo_bench.pipeline.plan import declared, dvc_target
 from maxpo_bench.settings import task_file
 
 DEFAULT_TASKS = ("bandit", "maze", "countdown3")
+CELL_SECONDS = 12  # what a recomputed cell may take, by the committed times: as many seeds as fit, at least two
 
 
-def repro(tasks, everything=False, root=None):
-    """Recompute tasks on this machine, then the report, then the comparison with the published results.
-
-    Cells whose checkpoints are not on this machine were never computed here: their committed results do not satisfy
-    DVC, so they run. What was computed here and has not changed is not run again. Returns the exit code.
-    """
-    root = Path(root or task_file.root())
-    params = declared(root)
-    if everything and tasks:
-        raise InputError("give task names or --all, not both")
-    tasks = params["tasks"] if everything else list(tasks) or list(DEFAULT_TASKS)
+def chosen_tasks(root, params, tasks):
+    """The tasks to work on, each checked; InputError for one that is not declared."""
     for task in tasks:
         if task not in params["tasks"]:
             known = task in task_file.names(root / "tasks")
             hint = "; add it to params.yaml" if known else did_you_mean(task, params["tasks"])
             raise InputError(f"task {task!r} is not in params.yaml{hint}")
-        task_file.load(root / "tasks" / f"{task}.yaml")
+    return [task_file.load(root / "tasks" / f"{task}.yaml") for task in tasks]
+
+
+def repro(tasks, root=None):
+    """Recompute the first seeds of some tasks below .repro/, report there, and compare with what is published.
+
+    Returns the exit code of the comparison, or 1 when a stage failed.
+    """
+    root = Path(root or task_file.root())
+    params = declared(root)
+    tasks = chosen_tasks(root, params, list(tasks) or [name for name in DEFAULT_TASKS if name in params["tasks"]])
+    start, scratch = time.perf_counter(), root / ".repro"
+    estimators = params["estimators"]
+    _lay_out(root, scratch, params, tasks)
+    total = sum(1 + len(estimators) + 1 for _ in tasks)
+    names = ", ".join(task.name for task in tasks)
+    print(f"recomputing {names} below .repro/ ({total} stages); results/ stays as it is", flush=True)
+    failed, done = 0, 0
+    for task in tasks:
+        seeds = _seeds(root, task, estimators)
+        stages = [("base", task.name), *(("train", task.name, name) for name in estimators), ("variance", task.name)]
+        for stage in stages:
+            done += 1
+            if not _is_done(scratch, task, stage, seeds):
+                print(f"[{done}/{total}] {' '.join(stage)}, seeds 0 to {seeds - 1}", flush=True)
+                options = [] if stage[0] == "variance" else ["--results", "results", "--seeds", f"0:{seeds}"]
+                failed += _call(scratch, *stage, *options) not in (0,)
+    failed += _call(scratch, "report") != 0
+    print(f"\nReport of what was recomputed: {scratch / 'results' / 'report.html'}, after {time.perf_counter() - start:.0f} s")
+    from maxpo_bench.pipeline.compare import report_on
+
+    return report_on(root, "HEAD", scratch / "results") or int(failed > 0)
+
+
+def _lay_out(root, scratch, params, tasks):
+    """A project below .repro/ of these tasks, with the published studies. What was recomputed before stays."""
+    import yaml
+
+    shutil.rmtree(scratch / "tasks", ignore_errors=True)
+    shutil.copytree(root / "tasks", scratch / "tasks")
+    files.write_bytes(scratch / "claims.yaml", (root / "claims.yaml").read_bytes())
+    own = {**params, "tasks": [task.name for task in tasks]}
+    files.write_bytes(scratch / "params.yaml", yaml.safe_dump(own).encode())
+    shutil.rmtree(scratch / "results" / "studies", ignore_errors=True)
+    if (root / "results" / "studies").is_dir():
+        shutil.copytree(root / "results" / "studies", scratch / "results" / "studies")
+
+
+def _seeds(root, task, estimators):
+    """How many of a task's seeds fit into CELL_SECONDS, by the committed times of its slowest cell."""
+    times = []
+    for name in estimators:
+        path = root / "results" / "runs" / task.name / name / "timing.json"
+        if path.is_file():
+            times.append(files.read_json(path).get("wall_s") or 0.0)
+    if not any(times):
+        return task.seeds
+    return min(task.seeds, max(2, int(task.seeds * CELL_SECONDS / max(times))))
+
+
+def _is_done(scratch, task, stage, seeds):
+    """Whether a stage of before is still what would be computed: the same task, code, versions and seeds."""
+    from maxpo_bench.pipeline import sources
+    from maxpo_bench.pipeline.jobs import versions
+
+    kind, name, *estimator = stage
+    if kind == "variance":
+        return False
+    if kind == "base":
+        folder, result, code = scratch / "results" / "base" / name, "base.json", sources.of_base(task)
+    else:
+        folder, result, code = scratch / "results" / "runs" / name / estimator[0], "metrics.json", sources.of_cell(task, *estimator)
+    try:
+        about = files.read_json(folder / "provenance.json")
+        same = (about["task_sha256"], about["code_sha256"], about["versions"], about["seeds"])
+        return same == (task.sha256, sources.digest(code), versions(), list(range(seeds))) and (folder / result).is_file()
+    except (OSError, InputError, KeyError, TypeError):
+        return False
+
+
+def _call(folder, *words):
+    return subprocess.run([sys.executable, "-m", "maxpo_bench.cli", *words], cwd=folder, env=_environment(), check=False).returncode
+
+
+def run(tasks, everything=False, root=None):
+    """Compute into results/ what is not up to date: the given tasks, or everything, through DVC; then the report.
+
+    Returns the exit code: 1 when a stage failed (the others have run).
+    """
+    root = Path(root or task_file.root())
+    params = declared(root)
+    if everything == bool(tasks):
+        raise InputError("give task names, or --all for everything that params.yaml declares")
+    chosen = chosen_tasks(root, params, params["tasks"] if everything else list(tasks))
+    dvc_files.write(root, params["tasks"])
     start = time.perf_counter()
-    targets = ["base", "train"]  # by their common names where it is all of them: DVC reads dvc.lock once per target
-    if not everything:
-        targets = [f"base@{task}" for task in tasks]
-        targets += [f"train@{task}-{estimator}" for task in tasks for estimator in params["estimators"]]
+    targets = [str(dvc_files.path_of("", task.name)) for task in chosen]
     code = _dvc(root, "repro", "--keep-going", *targets)
-    outs = {f"variance@{task}": root / "results" / "variance" / f"{task}.csv" for task in tasks}
     if everything:
-        outs.update({f"study@{study}": root / "results" / "studies" / f"{study}.csv" for study in params["studies"]})
-    mine = [stage for stage, out in outs.items() if stages.computed_here(stage, out)]
-    committed = [stage for stage in outs if stage not in mine]
-    if committed:
-        code |= _dvc(root, "repro", "--keep-going", "--single-item", "--force", *committed)
-    if mine:
-        code |= _dvc(root, "repro", "--keep-going", "--single-item", *mine)
+        code |= _dvc(root, "repro", "--keep-going", *(f"study@{name}" for name in params["studies"]))
+    code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{task.name}") for task in chosen))
     code |= _dvc(root, "repro", "--single-item", "report")
     print(f"\nReport: {root / 'results' / 'report.html'} (and report.md), after {time.perf_counter() - start:.0f} s")
-    if (root / ".git").exists():
-        subprocess.run([sys.executable, "-m", "maxpo_bench.cli", "compare"], cwd=root, check=False)
     return 1 if code else 0
 
 
+def _environment():
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+
+
 def _dvc(root, *arguments):
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     try:
-        return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=environment, check=False).returncode
+        return subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=root, env=_environment(), check=False).returncode
     except FileNotFoundError:
         raise Fault("dvc is not installed in this environment; `make repro` installs it") from None

@@ -1,11 +1,15 @@
 """The variance stage of a task: the checkpoints of one cell, measured under every estimator (measure/variance.py)."""
 
 import math
+import os
+import shutil
+from pathlib import Path
 
 from maxpo_bench import problems
 from maxpo_bench.errors import InputError
-from maxpo_bench.estimators import shared_sha256
 from maxpo_bench.machine import files, workers
+from maxpo_bench.pipeline import cell
+from maxpo_bench.pipeline.base import run_base
 from maxpo_bench.settings.task_file import load, root
 
 CHECKPOINTS = ("initial", "middle", "final")
@@ -14,42 +18,59 @@ CHECKPOINTS = ("initial", "middle", "final")
 def run(task_name, out_csv, results=None):
     """Measures the checkpoints of the `variance_policy` cell and writes out_csv.
 
-    One row per checkpoint (initial, middle, final of seed 0) and estimator of the registry, see measure.variance.measure, with
-    the sha256 of the task, of the estimator's file and of the files all estimators share. InputError when a checkpoint is
-    missing.
+    One row per checkpoint (initial, middle, final of the first seed) and estimator of the registry, see
+    measure.variance.measure. Checkpoints are not published: where they are missing, the first seeds of the cell run again.
+    InputError when the cell itself is not there.
     """
     from maxpo_bench.measure import variance
 
-    task = load(task_name)
-    results = results or root() / "results"
-    folder = results / "runs" / task.name / _variance_policy() / "checkpoints"
-    paths = {when: folder / f"{when}-seed0.safetensors" for when in CHECKPOINTS}
-    for path in paths.values():
-        if not path.is_file():
-            raise InputError(f"{path} is missing; run `maxpo-bench train {task.name} {_variance_policy()}` first")
+    task, policy_of = load(task_name), _variance_policy()
+    results = Path(results or root() / "results")
+    path = checkpoints_of(task, policy_of, results)
     num_batches = math.ceil(task.variance["groups"] / task.groups)
 
     def work(when, tick):
         problem = problems.build(task, (0,), results / "base" / task.name)
         # The weights come from the checkpoints: a language model need not be warm-started first.
         policy = problem.untrained_policy() if hasattr(problem, "untrained_policy") else problem.initial_policy()
-        problem.load_states(policy, [files.load_tensors(paths[when])[0]])
+        state = files.load_states(path, [0])[0]
+        own = f"{when}/"
+        problem.load_states(policy, [{key[len(own) :]: tensor for key, tensor in state.items() if key.startswith(own)}])
         rows = variance.measure(problem, policy, task.k, num_batches, purpose=when)
         tick(1)
-        shared = {f"{file.removesuffix('.py')}_sha256": digest for file, digest in shared_sha256().items()}
-        return [
-            {
-                "checkpoint": when,
-                **row,
-                "task_sha256": task.sha256,
-                "source_sha256": files.sha256(variance.estimator_of(row["estimator"]).path),
-                **shared,
-            }
-            for row in rows
-        ]
+        return [{"checkpoint": when, **row} for row in rows]
 
     parts = workers.run(list(CHECKPOINTS), work, f"variance {task.name}", 1)
     files.write_csv(out_csv, [_rounded(row) for part in parts for row in part])
+
+
+def checkpoints_of(task, estimator, results):
+    """The checkpoints file of a cell (its first seeds). Where this machine has none, those seeds are trained again, in scratch.
+
+    InputError when the cell was not trained, or when the seeds do not end as published.
+    """
+    folder = results / "runs" / task.name / estimator
+    if not (folder / "metrics.json").is_file():
+        raise InputError(f"{folder}/metrics.json is missing; run `maxpo-bench train {task.name} {estimator}` first")
+    if (folder / cell.CHECKPOINTS).is_file():
+        return folder / cell.CHECKPOINTS
+    scratch = root() / ".resume" / f"checkpoints-{task.name}-{estimator}"
+    seeds = range(min(cell.KEPT_SEEDS, task.seeds))
+    name = str(task.path)
+    print(f"{task.name}, {estimator}: no checkpoints on this machine, training its first {len(seeds)} seeds again", flush=True)
+    for code in (run_base(name, scratch, seeds), cell.run_cell(name, estimator, scratch, seeds)):
+        if code:
+            raise InputError(f"{task.name}, {estimator}: its first seeds could not be trained again, see above")
+    again = scratch / "runs" / task.name / estimator
+    published, here = (files.read_json(where / "metrics.json")["final"]["max@K"] for where in (folder, again))
+    if published[: len(here)] != here:
+        raise InputError(
+            f"{folder}: this machine or these versions train its first seeds to another end; "
+            f"run `maxpo-bench train {task.name} {estimator}`"
+        )
+    os.replace(again / cell.CHECKPOINTS, folder / cell.CHECKPOINTS)
+    shutil.rmtree(scratch)
+    return folder / cell.CHECKPOINTS
 
 
 def _variance_policy():

@@ -7,6 +7,7 @@ verifier; policies/causal_lm.py samples and scores.
 import contextlib
 import importlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -108,10 +109,10 @@ class LanguageProblem(Problem):
 
         policy = self.untrained_policy()
         if self.base is not None and self.saves_states:
-            path = warm_start.weights_path(self.base, self.seed)
+            path = Path(self.base) / "weights.safetensors"
             if not path.is_file():
                 raise InputError(f"{path}: no base policy; `maxpo-bench base {self.task.name}` makes it")
-            self.load_states(policy, [files.load_tensors(path)[0]])
+            self.load_states(policy, [files.load_states(path, [self.seed])[self.seed]])
         elif self.task.section("warm_start")["steps"] > 0:
             self.load_states(policy, [warm_start.make_base(self, self.seed)])
         return policy

@@ -39,6 +39,7 @@ class Task:
     variance: dict
     loss: dict
     sections: dict = field(default_factory=dict)  # the kind's own keys and sections
+    numerics: str = "portable"
 
     def section(self, name):
         """The kind's own section as a dict (a plain key's value), {} when the kind has none of that name."""
@@ -79,6 +80,18 @@ def find(name_or_path):
     if not path.is_file():
         raise InputError(f"tasks/{text}.yaml: no such task{did_you_mean(text, names()) or '; `maxpo-bench plan` lists them'}")
     return path
+
+
+def seed_range(text, results):
+    """The seeds of an option "A:B" (A to B-1), None without one. They are not the task's own, so they need another folder."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise InputError(f"--seeds {text}: must be A:B with A < B, the seeds A to B-1")
+    if results is None:
+        raise InputError("--seeds needs --results DIR: what is published has the seeds of its task file")
+    return range(int(found[1]), int(found[2]))
 
 
 def load(name_or_path):

@@ -1,5 +1,7 @@
 """What an estimator makes of a reward (arXiv:2505.15201, figure 5): advantage against raw reward in one group."""
 
+import math
+
 from maxpo_bench.training.streams import generator
 
 TITLE = "Advantage against reward"
@@ -37,7 +39,7 @@ def run():
                 continue
         else:  # for none of them: not shown
             continue
-        size = advantages.square().mean().sqrt()
+        size = math.sqrt(advantages.square().mean().item())
         columns = rewards[0].tolist(), advantages.tolist(), (advantages / size).tolist()
         rows += [{"estimator": name, "k": k, "reward": r, "advantage": a, "scaled": s, "rewards": kind}
                  for r, a, s in zip(*columns, strict=True)]

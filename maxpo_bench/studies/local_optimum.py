@@ -11,6 +11,7 @@ from functools import partial
 
 import numpy as np
 
+from maxpo_bench.machine import numerics
 from maxpo_bench.training.streams import generator
 
 TITLE = "Leaving a local optimum"
@@ -55,7 +56,7 @@ def train(estimator, k, values, noise):
         gradient = torch.zeros_like(logits).scatter_add_(1, arms, a) - a.sum(1, keepdim=True) * policy
         first.lerp_(gradient, 1 - BETAS[0])
         second.lerp_(gradient.square(), 1 - BETAS[1])
-        root = (second / (1 - BETAS[1] ** (step + 1))).sqrt() + EPS
+        root = numerics.sqrt(second / (1 - BETAS[1] ** (step + 1))) + EPS
         logits += LEARNING_RATE * first / (1 - BETAS[0] ** (step + 1)) / root
     return torch.stack(path)
 

@@ -1,5 +1,7 @@
 """PKPO's toy at theta = 1, K = 4 (arXiv:2505.15201, figure 4): variance of the gradient estimate against N."""
 
+import math
+
 import numpy as np
 
 from maxpo_bench.training.streams import generator
@@ -55,7 +57,7 @@ def run():
             g = (a * scores).mean(-1).flatten()  # [10,000]
             squares = (g - g.mean()).square()
             variance = squares.sum().item() / (len(g) - 1)
-            error = (squares.var() / len(g)).sqrt().item()
+            error = math.sqrt((squares.var() / len(g)).item())
             rows.append({"estimator": name, "group_size": n, "k": K, "theta": THETA, "mean": g.mean().item(),
                          "variance": variance, "low": variance - 1.96 * error, "high": variance + 1.96 * error,
                          "num_estimates": len(g)})

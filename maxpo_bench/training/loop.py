@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from maxpo_bench.errors import BadReward, InputError
+from maxpo_bench.machine import numerics
 from maxpo_bench.training.evaluation import ladder, rungs
-from maxpo_bench.training.optimisers import Optimiser
+from maxpo_bench.training.optimisers import Optimiser, learning_rate
 
 EXPLODED = 1e12  # a gradient of a larger norm is divergence, long before float32 overflows
 FAR_OUT = 1e8  # and so are parameters of a larger norm
@@ -116,7 +117,7 @@ def _guard_gradients(parameters, num_seeds, max_norm):
     broken = ~(squares < EXPLODED**2)
     scale = torch.ones(num_seeds, dtype=torch.float64)
     if max_norm:
-        scale = (max_norm / squares.sqrt()).clamp(max=1.0)
+        scale = (max_norm / numerics.sqrt(squares)).clamp(max=1.0)
     if max_norm or broken.any():
         for parameter in parameters:
             shape = (num_seeds,) + (1,) * (parameter.dim() - 1) if num_seeds > 1 else (1,) * parameter.dim()
@@ -217,7 +218,6 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
     run = run or Run(task, problem, start_states)
     clock, policy, seeds = run.clock, run.policy, problem.seeds
     evaluate_after = set(evaluation_steps(task))
-    warmup = task.optimiser["warmup_steps"]
     while run.step < task.steps:
         step = run.step
         with clock("sample"), torch.no_grad():
@@ -236,7 +236,7 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
             except InputError as error:
                 raise NotApplicable(str(error)) from None
         with clock("update"):
-            lr = task.optimiser["lr"] * min(1.0, (step + 1) / warmup if warmup else 1.0)
+            lr = learning_rate(task.optimiser, step)
             health = update(task, problem, policy, run.optimiser, batch, advantages, lr)
         for seed, value in zip(seeds, health, strict=True):
             if not math.isfinite(value):

@@ -1,17 +1,11 @@
 """The supervised warm start: the base policy a language task's estimators all start from."""
 
 import math
-from pathlib import Path
 
-import torch
 from torch.nn import functional as F
 
 from maxpo_bench.training import streams
-
-
-def weights_path(base, seed):
-    """Where the base policy of a seed lies in the base stage's folder."""
-    return Path(base) / "weights" / f"seed{seed}.safetensors"
+from maxpo_bench.training.optimisers import Optimiser
 
 
 def make_base(problem, seed):
@@ -30,7 +24,7 @@ def make_base(problem, seed):
 
 def train(policy, problem, settings, seed):
     """AdamW with linear warm-up and cosine decay, in place. Returns the loss of every step, nats per token."""
-    optimiser = torch.optim.AdamW(policy.parameters(), lr=settings["lr"], betas=settings["betas"], weight_decay=0.01)
+    optimiser = Optimiser("adamw", policy.parameters(), settings["lr"], settings["betas"], weight_decay=0.01)
     losses = []
     for step in range(settings["steps"]):
         rng = streams.generator(problem.task.name, seed, "warm-start", step)
@@ -39,9 +33,8 @@ def train(policy, problem, settings, seed):
         logits = policy(input_ids=tokens[:, :-1], use_cache=False).logits
         loss = F.cross_entropy(logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=-100)
         warmup = min(1.0, (step + 1) / max(1, settings["warmup_steps"]))
-        for group in optimiser.param_groups:
-            group["lr"] = settings["lr"] * warmup * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.lr = settings["lr"] * warmup * 0.5 * (1 + math.cos(math.pi * step / settings["steps"]))
+        optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())

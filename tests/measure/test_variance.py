@@ -10,6 +10,8 @@ from maxpo_bench.estimators import get
 from maxpo_bench.machine import files
 from maxpo_bench.measure import variance
 from maxpo_bench.pipeline import variance as stage
+from maxpo_bench.pipeline.base import run_base
+from maxpo_bench.pipeline.cell import run_cell
 from maxpo_bench.settings.task_file import load
 
 TASK = """
@@ -278,13 +280,14 @@ def test_reasons_instead_of_numbers(tmp_path):
 
 
 def test_run_covers_three_checkpoints_and_repeats_byte_for_byte(tmp_path, problem, monkeypatch):
-    folder = tmp_path / "runs" / "three" / "maxpo" / "checkpoints"
+    folder = tmp_path / "runs" / "three" / "maxpo"
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(variance.InputError, match="initial-seed0.safetensors is missing"):
+    with pytest.raises(variance.InputError, match="metrics.json is missing; run `maxpo-bench train three maxpo` first"):
         stage.run("three.yaml", tmp_path / "a.csv", results=tmp_path)
-    for i, when in enumerate(stage.CHECKPOINTS):
-        logits = torch.tensor([[i * 1.0, 0.0, 0.5]], dtype=torch.float64)
-        files.save_tensors(folder / f"{when}-seed0.safetensors", {"logits": logits})
+    first = dict(zip(stage.CHECKPOINTS, (0.0, 1.0, 2.0), strict=True))
+    logits = {f"{when}/logits": torch.tensor([[at, 0.0, 0.5]], dtype=torch.float64) for when, at in first.items()}
+    files.write_json(folder / "metrics.json", {})
+    files.save_states(folder / "checkpoints.safetensors", {0: logits})
     stage.run("three.yaml", tmp_path / "a.csv", results=tmp_path)
     stage.run("three.yaml", tmp_path / "b.csv", results=tmp_path)
     text = (tmp_path / "a.csv").read_text()
@@ -294,9 +297,21 @@ def test_run_covers_three_checkpoints_and_repeats_byte_for_byte(tmp_path, proble
 
     data = pd.read_csv(tmp_path / "a.csv")
     assert len(data) == 3 * (len(variance.names()) + 1) and (data["num_groups"] == 64).all()
-    task = load("three.yaml")
-    assert set(data["task_sha256"]) == {task.sha256}
-    sources = data.groupby("estimator")["source_sha256"].first()
-    assert sources["pkpo"] == files.sha256(get("pkpo").path) != sources["maxpo"]
-    assert sources[variance.WHOLE_SCORES] == sources["fitted_blend"]
     assert data.groupby("checkpoint")["trace_cov"].first().nunique() == 3
+
+
+def test_checkpoints_that_are_not_there_are_made_again(tmp_path, problem, monkeypatch):
+    """They are not published: in a clone the first seeds of the cell run again, and must end as published."""
+    monkeypatch.chdir(tmp_path)
+    assert run_base("three.yaml", tmp_path) == 0 and run_cell("three.yaml", "maxpo", tmp_path) == 0
+    path = tmp_path / "runs" / "three" / "maxpo" / "checkpoints.safetensors"
+    before = path.read_bytes()
+    path.unlink()
+    stage.run("three.yaml", tmp_path / "a.csv", results=tmp_path)
+    assert path.read_bytes() == before and not list(tmp_path.glob(".resume/checkpoints-*"))
+    path.unlink()
+    metrics = files.read_json(path.with_name("metrics.json"))
+    metrics["final"]["max@K"][0] += 1e-9
+    files.write_json(path.with_name("metrics.json"), metrics)
+    with pytest.raises(variance.InputError, match="another end"):
+        stage.run("three.yaml", tmp_path / "a.csv", results=tmp_path)

@@ -330,11 +330,13 @@ def test_bases_differ_by_seed_and_repeat():
 def test_base_is_loaded_from_its_folder_and_a_missing_one_is_said(tmp_path):
     task = small(warm_steps=3)
     base = warm_start.make_base(build(task, (0,)), 0)
-    files.save_tensors(warm_start.weights_path(tmp_path, 0), base)
+    files.save_states(tmp_path / "weights.safetensors", {0: base})
     loaded = build(task, (0,), tmp_path)
     assert all(torch.equal(t, base[n]) for n, t in loaded.policy_states(loaded.initial_policy())[0].items())
-    with pytest.raises(InputError, match="no base policy"):
+    with pytest.raises(InputError, match="seed 1 is missing"):
         build(task, (1,), tmp_path).initial_policy()
+    with pytest.raises(InputError, match="no base policy"):
+        build(task, (1,), tmp_path / "nowhere").initial_policy()
 
 
 def test_the_warm_start_learns():

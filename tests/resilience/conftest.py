@@ -1,5 +1,6 @@
 """Whole cells in folders of their own, to be killed, starved and contradicted."""
 
+import gzip
 import json
 import os
 import shutil
@@ -78,7 +79,7 @@ evaluation: {every: 5, prompts: 4, samples: 4}
 """
 
 TASKS = {"maze": MAZE, "bandit": BANDIT, "cartpole": CARTPOLE, "countdown3": COUNTDOWN}
-REPEATABLE = ("metrics.json", "curve.csv", "ladder.csv")
+REPEATABLE = ("metrics.json", "curve.csv.gz", "ladder.csv.gz")
 
 
 class Command:
@@ -142,6 +143,10 @@ class Project:
     def bytes(self, task, estimator="maxpo"):
         """What must repeat byte for byte."""
         return {name: (self.cell(task, estimator) / name).read_bytes() for name in REPEATABLE}
+
+    def curve(self, task, estimator="maxpo"):
+        """The lines of curve.csv.gz."""
+        return gzip.decompress((self.cell(task, estimator) / "curve.csv.gz").read_bytes()).decode().splitlines()
 
     def wait_for_checkpoints(self, command, count=1):
         """Until so many are there; a command that writes none fails the test instead of keeping it."""

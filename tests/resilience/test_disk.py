@@ -46,14 +46,14 @@ def test_a_full_disk_loses_nothing(finished, from_base):
 def test_a_disk_that_fills_up_in_training_keeps_the_checkpoint_before(finished, from_base):
     """Room for checkpoints, none for the results: the next run has only the results left to write."""
     project = from_base("bandit")
-    project.add("bandit", seeds=8, evaluation="{every: 1, prompts: 4, samples: 8}")  # a long curve.csv
+    project.add("bandit", seeds=24, evaluation="{every: 1, prompts: 4, samples: 8}")  # a long curve
     project.run("base", "bandit")
-    command = project.run("train", "bandit", "maxpo", file_limit=50000, MAXPO_BENCH_WORKERS="8")
+    command = project.run("train", "bandit", "maxpo", file_limit=50000, MAXPO_BENCH_WORKERS="24")
     assert command.code == 1
-    one_line(command, "cannot write", "curve.csv")
+    one_line(command, "cannot write", "curve.csv.gz")
     steps = [files.load_tensors(path)[1]["step"] for path in project.checkpoints()]
-    assert steps.count(100) == 8 and not project.cell("bandit").joinpath("curve.csv").exists()
-    assert project.run("train", "bandit", "maxpo", MAXPO_BENCH_WORKERS="8").code == 0
+    assert steps.count(100) == 24 and not project.cell("bandit").joinpath("curve.csv.gz").exists()
+    assert project.run("train", "bandit", "maxpo", MAXPO_BENCH_WORKERS="24").code == 0
 
 
 @pytest.mark.slow
@@ -161,26 +161,48 @@ def test_a_base_file_cut_short_or_edited_is_one_clear_line(change, words, from_b
     assert not (project.cell("maze") / "metrics.json").exists()
 
 
-def test_truncated_base_weights_are_one_clear_line(from_base):
-    project = from_base("maze")
-    path = project.folder / "results" / "base" / "maze" / "weights" / "seed1.safetensors"
-    path.write_bytes(path.read_bytes()[:100])
-    command = project.run("train", "maze", "maxpo")
+@pytest.mark.parametrize("what", ["cut short", "gone", "lacks a seed"])
+@pytest.mark.parametrize("task", ["maze", "countdown3"])
+def test_base_weights_that_are_not_there_are_made_again(task, what, finished, from_base):
+    """They are not published: a clone has none, and its cells come out the same."""
+    project = from_base(task)
+    path = project.folder / "results" / "base" / task / "weights.safetensors"
+    whole = path.read_bytes()
+    if what == "gone":
+        path.unlink()
+    elif what == "cut short":
+        path.write_bytes(whole[:100])
+    else:
+        files.save_states(path, files.load_states(path, [1]))
+    command = project.run("train", task, "maxpo")
+    assert command.code == 0, command.output
+    assert project.bytes(task) == finished(task).bytes(task) and path.read_bytes() == whole
+
+
+def test_base_weights_that_cannot_be_made_again_are_one_clear_line(from_base):
+    project = from_base("cartpole")
+    folder = project.folder / "results" / "base" / "cartpole"
+    base = json.loads((folder / "base.json").read_text())
+    base["weights_sha256"][1] = "0" * 64
+    (folder / "base.json").write_text(json.dumps(base))
+    (folder / "weights.safetensors").unlink()
+    command = project.run("train", "cartpole", "maxpo")
     assert command.code == 2
-    one_line(command, "seed1.safetensors", "not a whole safetensors file")
+    one_line(command, "seed 1 another base policy", "run `maxpo-bench base cartpole`")
+    assert not (folder / "weights.safetensors").exists()
 
 
 def test_results_of_a_cell_cut_short_are_replaced_whole(finished, from_base):
     project = from_base("maze")
     shutil.copytree(finished("maze").cell("maze"), project.cell("maze"))
-    for name in ("metrics.json", "curve.csv"):
+    for name in ("metrics.json", "curve.csv.gz"):
         path = project.cell("maze") / name
         path.write_bytes(path.read_bytes()[:50])
-    (project.cell("maze") / "checkpoints" / "final-seed9.safetensors").write_bytes(b"of another run")
+    (project.cell("maze") / "checkpoints.safetensors").write_bytes(b"of another run")
     assert project.run("train", "maze", "maxpo").code == 0
     assert project.bytes("maze") == finished("maze").bytes("maze")
-    kept = {path.name for path in (project.cell("maze") / "checkpoints").iterdir()}
-    assert kept == {path.name for path in (finished("maze").cell("maze") / "checkpoints").iterdir()}
+    kept = [one.cell("maze") / "checkpoints.safetensors" for one in (project, finished("maze"))]
+    assert kept[0].read_bytes() == kept[1].read_bytes()
 
 
 def test_a_base_stage_that_is_killed_leaves_no_base_that_looks_whole(from_base):

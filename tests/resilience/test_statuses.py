@@ -105,14 +105,15 @@ def test_a_fault_in_training_is_failed_with_a_reason_and_an_exit_code(at_reward,
     for word in words:
         assert word in metrics["reason"] and word in command.output
     assert "Traceback" not in command.output and command.output.count("\n") <= 2
-    assert metrics["task_sha256"] and metrics["source_sha256"] and metrics["versions"]  # what ran is known all the same
+    about = json.loads((project.cell("broken") / "provenance.json").read_text())
+    assert about["task_sha256"] and about["source_sha256"] and about["versions"]  # what ran is known all the same
     assert metrics["verifier_errors"] == 0  # nothing was judged by a verifier here
 
 
 def test_a_fault_is_never_reward_0(broken):
     project, _ = broken(at_reward="if step == 7: raise ValueError('no')")
     assert "final" not in project.metrics("broken")
-    assert (project.cell("broken") / "curve.csv").read_text().strip() == ""
+    assert project.curve("broken") == [""]
 
 
 @pytest.mark.parametrize("where", ["at_start", "at_reward"])
@@ -193,9 +194,9 @@ def test_a_large_step_of_an_mlp_is_divergence_and_not_a_fault(finished, from_bas
 def test_metrics_name_the_code_behind_the_advantages(broken):
     """The estimator's own file and the two that every estimator is built on."""
     folder = Path(contract.__file__).parent
-    metrics = broken()[0].metrics("broken")
-    assert metrics["source_sha256"] == files.sha256(folder / "maxpo.py")
-    assert metrics["shared_sha256"] == {name: files.sha256(folder / name) for name in ("contract.py", "order_statistics.py")}
+    about = json.loads((broken()[0].cell("broken") / "provenance.json").read_text())
+    assert about["source_sha256"] == files.sha256(folder / "maxpo.py")
+    assert about["shared_sha256"] == {name: files.sha256(folder / name) for name in ("contract.py", "order_statistics.py")}
 
 
 def test_an_estimator_that_refuses_the_rewards_is_not_applicable(finished, from_base):
@@ -227,7 +228,7 @@ def test_a_failed_cell_goes_on_when_what_broke_is_mended(broken, finished):
     (project.folder / "mended").touch()
     assert project.run("train", "broken", "maxpo").code == 0
     untroubled, _ = broken(at_reward="pass")
-    assert project.bytes("broken")["curve.csv"] == untroubled.bytes("broken")["curve.csv"]
+    assert project.curve("broken") == untroubled.curve("broken")
 
 
 def test_a_verifier_that_raises_is_counted_and_never_reward_0(finished, from_base, monkeypatch):

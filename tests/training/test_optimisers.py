@@ -15,7 +15,7 @@ def test_the_same_bits_as_torch(name, weight_decay, dtype):
     noise = torch.Generator().manual_seed(0)
     start = [torch.randn(shape, generator=noise, dtype=dtype) for shape in ((3, 5, 7), (4,))]
     ours, theirs = ([torch.nn.Parameter(tensor.clone()) for tensor in start] for _ in range(2))
-    betas = {} if name == "sgd" else {"betas": (0.8, 0.97)}
+    betas = {} if name == "sgd" else {"betas": (0.8, 0.97), "fused": True}
     reference = KINDS[name](theirs, lr=1.0, weight_decay=weight_decay, **betas)
     optimiser = Optimiser(name, ours, 1.0, (0.8, 0.97), weight_decay)
     for step in range(30):

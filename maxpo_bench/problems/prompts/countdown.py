@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from maxpo_bench.machine import numerics
 from maxpo_bench.problems import expressions
 from maxpo_bench.problems.prompts import PromptSource, is_held_out
 
@@ -19,7 +20,7 @@ class Source(PromptSource):
     def __init__(self, data, where=""):
         super().__init__(data, where)
         self._expressions = _all_expressions(data["digits"], data["max_target"])  # arrays, one entry per expression
-        prompts, self._prompt_of = np.unique(self._expressions["prompt"], return_inverse=True)
+        prompts, self._prompt_of = numerics.unique(self._expressions["prompt"])
         self._prompts = [_text(int(code), data["digits"]) for code in prompts]
         held_out = np.array([is_held_out(prompt) for prompt in self._prompts])
         self._held_out = held_out

@@ -108,7 +108,7 @@ def _mazes(size, min_distance, max_distance):
     mazes, wanted = {"train": {}, "held_out": {}}, {"train": NUM_TRAIN, "held_out": NUM_HELD_OUT}
     while any(len(mazes[split]) < wanted[split] for split in mazes):
         walls = rng.random((256, size * size)) < WALL_PROBABILITY
-        ends = rng.random((256, size * size)).argsort(axis=1)[:, :2]
+        ends = rng.random((256, size * size)).argsort(axis=1, kind="stable")[:, :2]
         for wall, (start, goal) in zip(walls, ends, strict=True):
             cells = np.where(wall, "#", ".")
             cells[start], cells[goal] = "S", "G"
