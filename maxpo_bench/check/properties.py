@@ -104,18 +104,29 @@ class Fit:
     """(a, b, residual) of the least-squares E[g] = a grad J_K + b grad J_(K-1); on the Fit of J_K with K > 1 only."""
 
 
-def fit_objectives(function, kinds, n, k, num_groups=1, score_norms=False):
-    """{objective: Fit} of function(rewards [..., N], k=k) on the bandits `kinds` (tuples of arm rewards) at (n, k)."""
+LENGTHS = (3.0, 1.0, 2.0)  # of a sample of each arm: a completion's length comes with it
+
+
+def side_information(names, arms, logits):
+    """{name: [B, G, N]} of the side information in `names`, as a bandit with these logits has it for arms [B, G, N]."""
+    known = {"score_norms": lambda: squared_score_norms(arms, logits),
+             "lengths": lambda: torch.tensor(LENGTHS, dtype=torch.float64)[arms]}
+    return {name: known[name]() for name in names}
+
+
+def fit_objectives(function, kinds, n, k, num_groups=1, side=()):
+    """{objective: Fit} of function(rewards [..., N], k=k) on the bandits `kinds` (tuples of arm rewards) at (n, k).
+
+    side: names of the side information that the function takes as keyword arguments.
+    """
     arms = all_groups(len(kinds[0]), n, num_groups)
     estimates, exact = [], {}
     for rewards in kinds:
         drawn = torch.tensor(rewards, dtype=torch.float64)[arms]  # [B, G, N]
         advantages = None
         for logits in POLICIES:
-            if score_norms:
-                advantages = function(drawn, k=k, score_norms=squared_score_norms(arms, logits))
-            elif advantages is None:
-                advantages = function(drawn, k=k)
+            if side or advantages is None:
+                advantages = function(drawn, k=k, **side_information(side, arms, logits))
             estimates.append(expected_gradient(advantages, arms, logits))
             for objective, gradient in exact_gradients(tuple(rewards), logits, n, k).items():
                 exact.setdefault(objective, []).append(gradient)
@@ -182,7 +193,7 @@ def derive(estimator):
     for size in sizes:
         for k in [k for k in valid[size] if k > 1]:
             for table, chosen in ((fitted, list(kinds.values())), (fitted_binary, binary)):
-                fits = fit_objectives(estimator, chosen, size, k, num_groups, estimator.uses_score_norms)
+                fits = fit_objectives(estimator, chosen, size, k, num_groups, estimator.side)
                 for objective, fit in fits.items():
                     table.setdefault(objective, []).append(fit)
     objective, scale = "none", "not parallel"

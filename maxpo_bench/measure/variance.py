@@ -22,6 +22,7 @@ import torch
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
+from maxpo_bench.estimators.contract import SIDE
 from maxpo_bench.measure.gradient_sums import Sums
 from maxpo_bench.training.streams import generator
 
@@ -54,9 +55,9 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
     references = _references(problem, policy, chosen, k, n)  # [E, D] or None
     across = [e for e, name in enumerate(chosen) if estimator_of(name).across_groups]
     sums, rewards_seen = Sums(leader, across, references), []
-    for rewards, norms, scores in _samples(problem, policy, num_batches, groups, n, f"variance {purpose}"):
+    for rewards, side, scores in _samples(problem, policy, num_batches, groups, n, f"variance {purpose}"):
         rewards_seen.append(rewards.flatten(0, 1))
-        advantages = _advantages(chosen, reasons, rewards, k, norms, scores)
+        advantages = _advantages(chosen, reasons, rewards, k, side, scores)
         sums.add(advantages.permute(1, 2, 0, 3) / n, scores)
     sums.close()
     seen = torch.cat(rewards_seen)  # [M, N]
@@ -70,14 +71,16 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
 
 
 def _samples(problem, policy, num_batches, groups, n, purpose):
-    """(rewards, score norms or None, scores) as [B, G, N], [B, G, N], [B, G, N, D], B batches at a time."""
+    """(rewards [B, G, N], {side information: [B, G, N] or None}, scores [B, G, N, D]), B batches at a time."""
     held = []
     for number, (batch, scores) in enumerate(_scored(problem, policy, num_batches, groups, n, purpose), start=1):
-        norms, scores = problem.score_norms(batch), scores.view(groups, n, -1)
-        held.append((problem.reward(batch)[0], None if norms is None else norms[0], scores))
+        scores = scores.view(groups, n, -1)
+        side = [getattr(problem, name)(batch) for name in SIDE]
+        held.append((problem.reward(batch)[0], scores, *(None if values is None else values[0] for values in side)))
         if number == num_batches or (len(held) + 1) * groups * n * max(n, scores.shape[-1]) > HELD_NUMBERS:
             columns, held = list(zip(*held, strict=True)), []
-            yield tuple(None if column[0] is None else _stack(column) for column in columns)
+            rewards, scores, *side = (None if column[0] is None else _stack(column) for column in columns)
+            yield rewards, dict(zip(SIDE, side, strict=True)), scores
 
 
 def _scored(problem, policy, num_batches, groups, n, purpose):
@@ -138,13 +141,13 @@ def estimator_of(name):
     return get("fitted_blend" if name == WHOLE_SCORES else name)
 
 
-def _advantages(chosen, reasons, rewards, k, norms, scores):
+def _advantages(chosen, reasons, rewards, k, side, scores):
     """[E, B, G, N] float64; zeros, and a reason, for an estimator these rewards are not for."""
     found = []
     for name in chosen:
         try:
             options = {"scores": scores} if name == WHOLE_SCORES else {}
-            found.append(estimator_of(name)(rewards.double(), k=k, score_norms=norms, **options))
+            found.append(estimator_of(name)(rewards.double(), k=k, **side, **options))
         except InputError as error:
             reasons.setdefault(name, str(error))
             found.append(torch.zeros_like(rewards))

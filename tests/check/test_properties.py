@@ -119,7 +119,7 @@ def test_exact_gradient_against_finite_differences():
 def test_the_table_sees_a_planted_mistake(wrong, cell, value):
     class Planted:
         name, rewards, cost, source = "planted", "any", "N", "this test"
-        across_groups = uses_score_norms = False
+        across_groups, side = False, ()
 
         def __call__(self, rewards, k=1):
             if not 1 <= k <= rewards.shape[-1]:

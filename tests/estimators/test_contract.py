@@ -105,20 +105,36 @@ def test_bad_options(name, options):
         get(name)(torch.zeros(2, 4), k=2, **options)
 
 
-def test_score_norms_reach_only_those_that_declare_them():
-    @estimator(objective="none", centred=False, cost="N", source="this test", across_groups=True)
-    def weighted(rewards, score_norms=None):
-        return rewards if score_norms is None else rewards * score_norms
+@pytest.mark.parametrize("side, bad, wanted", [("score_norms", -1.0, "score norm >= 0"), ("lengths", 0.0, "length > 0"),
+                                               ("lengths", float("nan"), "length > 0")])
+def test_side_information_reaches_only_those_that_name_it(side, bad, wanted):
+    def weighted(rewards, score_norms=None, lengths=None):
+        weights = score_norms if side == "score_norms" else lengths
+        return rewards if weights is None else rewards * weights
 
-    rewards, norms = torch.rand(2, 3), torch.rand(2, 3)
-    assert torch.allclose(weighted(rewards, k=2, score_norms=norms), rewards * norms)
-    assert torch.equal(get("rloo")(rewards, score_norms=norms), get("rloo")(rewards))
-    with pytest.raises(InputError, match=r"weighted: score_norms has shape \[3\]"):
-        weighted(rewards, score_norms=norms[0])
-    with pytest.raises(InputError, match=r"weighted: needs a finite score norm >= 0, got -1.0 at rewards\[1, 1\]"):
-        weighted(rewards, score_norms=norms.index_put((torch.tensor(1), torch.tensor(1)), torch.tensor(-1.0)))
-    with pytest.raises(InputError, match=r"weighted: rewards must be \[..., groups, N\]"):
-        weighted(rewards[0])
+    def by_norm(rewards, score_norms=None):
+        return weighted(rewards, score_norms=score_norms)
+
+    def by_length(rewards, lengths=None):
+        return weighted(rewards, lengths=lengths)
+
+    function = by_norm if side == "score_norms" else by_length
+    one = estimator(objective="none", centred=False, cost="N", source="this test", across_groups=True)(function)
+    rewards, values = torch.rand(2, 3), torch.rand(2, 3) + 0.1
+    assert one.side == (side,) and not one.options
+    assert torch.allclose(one(rewards, k=2, **{side: values}), rewards * values)
+    whole = torch.tensor([[3, 1, 2], [1, 1, 5]])
+    assert torch.allclose(one(rewards, **{side: whole}), rewards * whole)
+    assert torch.equal(one(rewards, score_norms=None, lengths=None), rewards)
+    other = {"score_norms": "lengths", "lengths": "score_norms"}[side]
+    assert torch.equal(one(rewards, **{other: values[0]}), rewards)
+    with pytest.raises(InputError, match=rf"{one.name}: {side} has shape \[3\], rewards have \[2, 3\]"):
+        one(rewards, **{side: values[0]})
+    values[1, 2] = bad
+    with pytest.raises(ValueError, match=rf"{one.name}: needs a finite {wanted}, got {bad} at {side}\[1, 2\] \(group 1, sam"):
+        one(rewards, **{side: values})
+    with pytest.raises(InputError, match=rf"{one.name}: rewards must be \[..., groups, N\]"):
+        one(rewards[0])
 
 
 def test_empty_batch():
