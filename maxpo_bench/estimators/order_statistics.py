@@ -118,3 +118,11 @@ def z_score(values):
     centred = centre(offsets.div_(torch.where(span > 0, span, 1.0)))
     std = centred.square().mean(-1, keepdim=True).sqrt_()
     return centred.div_(torch.where(std > 0, std, 1.0))
+
+
+def sum_of_others(values):
+    """Sum over the last axis without the own entry, [..., N]: added up from both ends, so nothing of it is left by rounding."""
+    before, after = torch.zeros_like(values), torch.zeros_like(values)
+    before[..., 1:] = values[..., :-1].cumsum(-1)
+    after[..., :-1] = values[..., 1:].flip(-1).cumsum(-1).flip(-1)
+    return before.add_(after)

@@ -4,7 +4,7 @@ import math
 
 from maxpo_bench import problems
 from maxpo_bench.errors import InputError
-from maxpo_bench.estimators import shared_sha256
+from maxpo_bench.estimators import get, shared_sha256
 from maxpo_bench.machine import files, workers
 from maxpo_bench.settings.task_file import load, root
 
@@ -42,7 +42,7 @@ def run(task_name, out_csv, results=None):
                 "checkpoint": when,
                 **row,
                 "task_sha256": task.sha256,
-                "source_sha256": files.sha256(variance.estimator_of(row["estimator"]).path),
+                "source_sha256": files.sha256(get(row["estimator"]).path),
                 **shared,
             }
             for row in rows
