@@ -32,6 +32,14 @@ DOMAINS = {  # name: (test on rewards, what the message asks for)
 }
 
 
+OBJECTIVES = {  # name: weights {j: weight of J_j} at (n, k), for the objectives that are sums of J_j
+    "J_1": lambda n, k: {1: 1.0},
+    "J_K": lambda n, k: {k: 1.0},
+    "sum J_K/K": lambda n, k: {j: 1 / j for j in range(1, n)},
+    "sum to K of J_j": lambda n, k: dict.fromkeys(range(1, k + 1), 1.0),
+    "sum to K of J_j/j": lambda n, k: {j: 1 / j for j in range(1, k + 1)},
+}
+
 SIDE = {  # side information, [..., N] like the rewards: (test, what the message asks for)
     "score_norms": (lambda x: torch.isfinite(x) & (x >= 0), "a finite score norm >= 0"),
     "lengths": (lambda x: torch.isfinite(x) & (x > 0), "a finite length > 0"),
@@ -61,7 +69,7 @@ class Estimator:
         self.__doc__ = function.__doc__
         self.path = Path(inspect.getfile(function))
         self.objective = objective
-        """What E[g] is the gradient of: "J_1", "J_K", "sum J_K/K" or "none"."""
+        """What E[g] is the gradient of: a name of OBJECTIVES, "min_K" (the mean minimum of K samples) or "none"."""
         self.unbiased = unbiased
         """True when E[g] equals the gradient of the objective, with factor 1, whatever the rewards."""
         self.unbiased_on = unbiased_on

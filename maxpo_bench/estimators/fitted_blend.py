@@ -3,7 +3,8 @@
 import torch
 
 from maxpo_bench.estimators.contract import below_n, estimator
-from maxpo_bench.estimators.order_statistics import added_value, centre, include_sums, sum_of_others
+from maxpo_bench.estimators.moments import divide, sum_of_others
+from maxpo_bench.estimators.order_statistics import added_value, centre, include_sums
 
 PRIOR_GROUPS = 1  # groups of evidence that the bootstrap weight (N-k)/(N-1) counts for
 
@@ -38,7 +39,6 @@ def weights(added, control, k, score_norms=None):
     weighted = control if score_norms is None else control * score_norms
     products, squares = (added * weighted).sum(-1), (control * weighted).sum(-1)
     evidence = sum_of_others(squares)
-    typical = sum_of_others(squares.square()) / torch.where(evidence > 0, evidence, 1.0)  # of a group that decides the fit
+    typical = divide(sum_of_others(squares.square()), evidence)  # evidence of one of the groups that decide the fit
     total = evidence + PRIOR_GROUPS * typical
-    fitted = (sum_of_others(products) + PRIOR_GROUPS * typical * prior) / torch.where(total > 0, total, 1.0)
-    return torch.where(total > 0, fitted, prior)
+    return torch.where(total > 0, divide(sum_of_others(products) + PRIOR_GROUPS * typical * prior, total), prior)

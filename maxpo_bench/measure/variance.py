@@ -22,7 +22,7 @@ import torch
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
-from maxpo_bench.estimators.contract import SIDE
+from maxpo_bench.estimators.contract import OBJECTIVES, SIDE
 from maxpo_bench.measure.gradient_sums import Sums
 from maxpo_bench.training.streams import generator
 
@@ -150,17 +150,16 @@ def _advantages(chosen, reasons, rewards, k, side):
 
 def _references(problem, policy, chosen, k, n):
     """What E g should be for each estimator, [E, D] float64; None where the problem has no exact gradient."""
-    weights = {"J_1": {1: 1.0}, "J_K": {k: 1.0}, "sum J_K/K": {j: 1 / j for j in range(1, n)}}
     gradients, found = {}, []
     for name in chosen:
-        estimator = get(name)
-        scale = estimator.scale(n, k)
-        objective = "J_K" if scale is None or estimator.objective not in weights else estimator.objective
+        objective, scale = get(name).objective, get(name).scale(n, k)
+        if scale is None or objective not in OBJECTIVES:
+            objective, scale = "J_K", 1.0
         if objective not in gradients:
-            gradients[objective] = problem.exact_gradient(policy, weights[objective])
+            gradients[objective] = problem.exact_gradient(policy, OBJECTIVES[objective](n, k))
             if gradients[objective] is None:
                 return None
-        found.append(gradients[objective][0].detach().double() * (1.0 if scale is None else scale))
+        found.append(gradients[objective][0].detach().double() * scale)
     return torch.stack(found)
 
 
