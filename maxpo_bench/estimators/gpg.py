@@ -16,5 +16,4 @@ def gpg(rewards, count="groups"):
     if count not in ("groups", "rewards"):
         raise InputError(f"gpg: count = {count!r} must be 'groups' or 'rewards'")
     live = rewards.amax(-1, keepdim=True) > rewards.amin(-1, keepdim=True) if count == "groups" else rewards != 0
-    number = live.sum((-2, -1), keepdim=True)
-    return centre(rewards) * divide(float(live.shape[-2] * live.shape[-1]), number)
+    return divide(centre(rewards), live.double().mean((-2, -1), keepdim=True))

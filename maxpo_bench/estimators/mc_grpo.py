@@ -13,4 +13,4 @@ def mc_grpo(rewards, eps=1e-3):
     """
     offsets = rewards - rewards.median(-1, keepdim=True).values
     advantages = divide(offsets, offsets.abs().median(-1, keepdim=True).values + eps)
-    return advantages * divide(float(rewards.shape[-1]), (advantages != 0).sum(-1, keepdim=True))
+    return divide(advantages * rewards.shape[-1], (advantages != 0).double().sum(-1, keepdim=True))
