@@ -10,8 +10,9 @@ from maxpo_bench.estimators.order_statistics import centre
 def gpg(rewards, count="groups"):
     """A_i = alpha (r_i - mean of the group), alpha = groups of the batch over groups whose rewards differ.
 
-    count: "groups" (paper), or "rewards": alpha = samples of the batch over rewards that are not 0, as verl has it; for 0/1
-    rewards (r_i - mean) / success rate of the batch. The own group is in alpha: biased. k is accepted and has no role.
+    A flat group has no advantages, so alpha is the other groups' affair: the direction is that of grad J_1, the size depends
+    on the batch. count: "groups" (paper), or "rewards", as verl has it: alpha = samples of the batch over rewards that are not
+    0, for 0/1 rewards (r_i - mean) / success rate of the batch; biased. k is accepted and has no role.
     """
     if count not in ("groups", "rewards"):
         raise InputError(f"gpg: count = {count!r} must be 'groups' or 'rewards'")

@@ -198,6 +198,16 @@ def test_leading_axes_are_batches(name):
 
 
 @pytest.mark.parametrize("name", names())
+def test_an_expanded_tensor_is_read_like_any_other(name):
+    """One reward with stride 0 along the group; torch.median reads beyond it."""
+    estimator = get(name)
+    for value in (torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])):
+        rewards = value.double().expand(2, 5)
+        for k in valid_ks(estimator, 5):
+            assert torch.equal(estimator(rewards, k=k), estimator(rewards.contiguous(), k=k))
+
+
+@pytest.mark.parametrize("name", names())
 def test_rewards_stay_as_they_were_and_are_not_shared(name):
     estimator = get(name)
     rewards = samples(estimator.rewards, 8, 4)
