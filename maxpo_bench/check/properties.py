@@ -394,4 +394,6 @@ def at_k_last(function, domain, n, ks, across=False):
 
 def table(estimators=None):
     """The property table, derived: a DataFrame with a row for each name in `estimators` (default: the registry)."""
-    return pd.DataFrame([derive(get(name)) for name in (estimators or names())])
+    from maxpo_bench.check.shipped import shipped_as
+
+    return pd.DataFrame([derive(get(name)) | {"shipped_as": shipped_as(name)} for name in (estimators or names())])
