@@ -74,7 +74,8 @@ def render():
         "# Which formula does my trainer run?", "",
         "Names do not identify formulas. Each row was read in the trainer's source at the version given; the formula is an entry "
         "of this registry with its options (`maxpo_bench/estimators/`), on the scale of the mean loss. `-`: not a function of one "
-        "reward per sample. Made from `maxpo_bench/estimators/shipped.csv`.", "",
+        "reward per sample. verl 0.9.1, TRL 1.16.0 and tinker-cookbook 0.6.1 were also run: their own functions give these "
+        "formulas' advantages to 1e-6 (`tests/peers/test_trainers.py`). Made from `maxpo_bench/estimators/shipped.csv`.", "",
         "| trainer | version | name there | formula | note |", "|---|---|---|---|---|",
     ]
     for row in rows():
