@@ -16,7 +16,7 @@ from pathlib import Path
 from maxpo_bench.errors import InputError, did_you_mean
 
 FOLDER = Path(__file__).parent
-SHARED_SOURCES = ("contract.py", "order_statistics.py")  # what every estimator's advantages depend on besides its own file
+SHARED_SOURCES = ("contract.py", "moments.py", "order_statistics.py")  # what advantages depend on besides an estimator's own file
 
 
 def names():

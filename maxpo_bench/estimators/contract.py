@@ -32,14 +32,30 @@ DOMAINS = {  # name: (test on rewards, what the message asks for)
 }
 
 
+OBJECTIVES = {  # name: weights {j: weight of J_j} at (n, k), for the objectives that are sums of J_j
+    "J_1": lambda n, k: {1: 1.0},
+    "J_K": lambda n, k: {k: 1.0},
+    "sum J_K/K": lambda n, k: {j: 1 / j for j in range(1, n)},
+    "sum to K of J_j": lambda n, k: dict.fromkeys(range(1, k + 1), 1.0),
+    "sum to K of J_j/j": lambda n, k: {j: 1 / j for j in range(1, k + 1)},
+}
+
+SIDE = {  # side information, [..., N] like the rewards: (test, what the message asks for)
+    "score_norms": (lambda x: torch.isfinite(x) & (x >= 0), "a finite score norm >= 0"),
+    "lengths": (lambda x: torch.isfinite(x) & (x > 0), "a finite length > 0"),
+}
+
+
 class Estimator:
     """A callable advantage estimator and its declaration.
 
-    estimator(rewards, k=1, score_norms=None, **options) -> advantages
+    estimator(rewards, k=1, score_norms=None, lengths=None, **options) -> advantages
       rewards      [..., N], any device, any real dtype; an estimator with `across_groups` reads axis -2 as the
                    groups of one batch and every axis before it as independent batches
       k            samples of which the best counts; must be in `valid_k(N)`, also where the formula ignores it
-      score_norms  [..., N] squared score norms; ignored unless `uses_score_norms`
+      score_norms  [..., N] squared score norms; ignored unless in `side`; None: not known
+      lengths      [..., N] tokens of each completion, or steps of each episode, > 0; ignored unless in `side`; None: not
+                   known, or all the same
       options      keyword arguments of the estimator's own function, listed in `options`
       advantages   [..., N] on the mean-loss scale, in the rewards' float dtype (integers: the default dtype)
     Raises InputError (a ValueError) naming the estimator, the value and its place.
@@ -53,7 +69,7 @@ class Estimator:
         self.__doc__ = function.__doc__
         self.path = Path(inspect.getfile(function))
         self.objective = objective
-        """What E[g] is the gradient of: "J_1", "J_K", "sum J_K/K" or "none"."""
+        """What E[g] is the gradient of: a name of OBJECTIVES, "min_K" (the mean minimum of K samples) or "none"."""
         self.unbiased = unbiased
         """True when E[g] equals the gradient of the objective, with factor 1, whatever the rewards."""
         self.unbiased_on = unbiased_on
@@ -72,15 +88,16 @@ class Estimator:
         """True when a group's advantages depend on the other groups of its batch (axis -2)."""
         parameters = inspect.signature(function).parameters
         self.uses_k = "k" in parameters
-        self.uses_score_norms = "score_norms" in parameters
+        self.side = tuple(name for name in SIDE if name in parameters)
+        """The side information that the function uses: names of SIDE. Problems have a method of each name."""
         self.options = {name: parameter.default for name, parameter in parameters.items()
-                        if name not in ("rewards", "k", "score_norms")}
+                        if name not in ("rewards", "k", *SIDE)}
         """Option names and their defaults."""
 
     def __repr__(self):
         return f"<estimator {self.name}: {self.objective}, {self.source}>"
 
-    def __call__(self, rewards, k=1, score_norms=None, **options):
+    def __call__(self, rewards, k=1, score_norms=None, lengths=None, **options):
         dtype = rewards.dtype if rewards.is_floating_point() else torch.get_default_dtype()
         num_axes = 2 if self.across_groups else 1
         if rewards.dim() < num_axes or rewards.shape[-1] < 2:
@@ -97,44 +114,43 @@ class Estimator:
         if self.rewards != "any":
             test, wanted = DOMAINS[self.rewards]
             self._reject(wanted, values, test(values))
-        arguments = options
-        if options:
-            for option in options:
-                if option not in self.options:
-                    raise InputError(f"{self.name}: unknown option {option!r}{did_you_mean(option, self.options)}")
-            arguments = dict(options)
+        for option in options:
+            if option not in self.options:
+                raise InputError(f"{self.name}: unknown option {option!r}{did_you_mean(option, self.options)}")
+        arguments = dict(options)
         if self.uses_k:
             arguments["k"] = int(k)
-        if self.uses_score_norms:
-            arguments["score_norms"] = self._norms(score_norms, rewards)
+        for name in self.side:
+            arguments[name] = self._side(name, score_norms if name == "score_norms" else lengths, rewards)
         return self.function(values, **arguments).to(dtype)
 
-    def _reject(self, wanted, values, good):
-        """Raises InputError for the first reward that is not good; returns when all are."""
+    def _reject(self, wanted, values, good, what="rewards"):
+        """Raises InputError for the first of the values that is not good; returns when all are."""
         if good.all():
             return
         place = (~good).nonzero()[0].tolist()  # [..., sample]
         group = f"group {place[0] if len(place) == 2 else tuple(place[:-1])}, " if len(place) > 1 else ""
-        raise InputError(f"{self.name}: needs {wanted}, got {values[tuple(place)].item()} at rewards{place} "
+        raise InputError(f"{self.name}: needs {wanted}, got {values[tuple(place)].item()} at {what}{place} "
                          f"({group}sample {place[-1]})")
 
-    def _norms(self, score_norms, rewards):
-        if score_norms is None:
+    def _side(self, name, values, rewards):
+        """Side information as float64; None stays None."""
+        if values is None:
             return None
-        if score_norms.shape != rewards.shape:
-            raise InputError(f"{self.name}: score_norms has shape {list(score_norms.shape)}, rewards have "
-                             f"{list(rewards.shape)}")
-        score_norms = score_norms.detach().to(torch.float64)
-        self._reject("a finite score norm >= 0", score_norms, torch.isfinite(score_norms) & (score_norms >= 0))
-        return score_norms
+        if values.shape != rewards.shape:
+            raise InputError(f"{self.name}: {name} has shape {list(values.shape)}, rewards have {list(rewards.shape)}")
+        values = values.detach().to(rewards.device, torch.float64)
+        test, wanted = SIDE[name]
+        self._reject(wanted, values, test(values), name)
+        return values
 
 
 def estimator(*, objective, centred, cost, source, unbiased=False, valid_k=any_k, unbiased_on=None, scale=None,
               rewards="any", across_groups=False):
     """Decorator that turns a function of float64 rewards into a registry Estimator.
 
-    The function is `f(rewards, [k], [score_norms], **options)`: rewards arrive validated, float64, [..., N]; it must
-    not change them and returns new float64 advantages. Take `k` or `score_norms` only when the formula uses them.
+    The function is `f(rewards, [k], [score_norms], [lengths], **options)`: rewards arrive validated, float64, [..., N]; it
+    must not change them and returns new float64 advantages. Name `k` or side information only when the formula uses it.
     The declarations are checked against exact enumeration by tests/estimators and maxpo_bench/check/properties.py.
     """
     if rewards not in DOMAINS:

@@ -54,6 +54,48 @@ def tail_weights(n, device=None):
         return weights
 
 
+@functools.lru_cache(maxsize=512)
+def summed_weights(n, order, harmonic=False, device=None):
+    """Weight of gap m = 1..n in the sum over K = 1..order of maxpo_K, or of maxpo_K / K: [n] float64, all terms >= 0.
+
+    maxpo_K has K n/(n-K) C(m-2, K-1) / C(n-1, K-1); each K follows from the last. order * n time, once.
+    """
+    below = np.arange(-1.0, n - 1)  # m - 2
+    term = np.where(below >= 0, n / (n - 1), 0.0)
+    total = term.copy()
+    for k in range(1, order):
+        term = term * np.maximum(below - k + 1, 0) * ((k + 1) / (k * (n - 1 - k)))
+        total += term / (k + 1) if harmonic else term
+    with torch.inference_mode(False):
+        return torch.tensor(total, dtype=torch.float64, device=device)
+
+
+@functools.lru_cache(maxsize=512)
+def rank_weights(n, weights, device=None):
+    """Weight of gap m = 1..n in k (q_i - v_-i), where a k-subset is worth the sum of weights[j] times its j-th best reward.
+
+    weights: tuple of k < n numbers, for the best reward first. Sample i is at or above gap m and its rival, a sample below
+    it, is not: the subset's other k-1 are among the n-2 left, and if j of them lie above the gap i takes rank j. Returns
+    [n] float64: k n/(n-1) times the mean of weights[j], j hypergeometric. len(weights) * n time, once.
+    """
+    k, logs = len(weights), np.concatenate([[0.0, 0.0], np.log(np.arange(2, n + 1)).cumsum()])  # log of factorials
+
+    def log_choose(a, b):
+        a, b = np.broadcast_arrays(a, b)
+        possible = (b >= 0) & (b <= a)
+        a, b = np.where(possible, a, 0), np.where(possible, b, 0)
+        return np.where(possible, logs[a] - logs[b] - logs[a - b], -np.inf)
+
+    gap = np.arange(2, n + 1)
+    found = np.zeros(n)
+    for j, weight in enumerate(weights):
+        if weight:
+            chance = np.exp(log_choose(n - gap, j) + log_choose(gap - 2, k - 1 - j) - log_choose(n - 2, k - 1))
+            found[1:] += weight * chance
+    with torch.inference_mode(False):
+        return torch.tensor(k * n / (n - 1) * found, dtype=torch.float64, device=device)
+
+
 def _shift(weights):
     with torch.inference_mode(False):
         shifted = torch.zeros_like(weights)

@@ -22,11 +22,11 @@ import torch
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
+from maxpo_bench.estimators.contract import OBJECTIVES, SIDE
 from maxpo_bench.machine import numerics
 from maxpo_bench.measure.gradient_sums import Sums
 from maxpo_bench.training.streams import generator
 
-WHOLE_SCORES = "fitted_blend_scores"  # fitted_blend given whole scores instead of their norms: measured, not trained
 HELD_NUMBERS = 2**25                  # scores, or their Gram matrices, held at once, as numbers: bounds the memory
 MOST_NUMBERS = 2**29                  # scores of one batch, as numbers; more: by parts of the parameters, see _gram_factor
 MIN_INFORMATIVE = 10                  # groups with unequal rewards; fewer: no interval, said in words
@@ -53,11 +53,11 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
     chosen, reasons = _valid(estimators or names(), k, n)
     leader = chosen.index("maxpo") if "maxpo" in chosen else None
     references = _references(problem, policy, chosen, k, n)  # [E, D] or None
-    across = [e for e, name in enumerate(chosen) if estimator_of(name).across_groups]
+    across = [e for e, name in enumerate(chosen) if get(name).across_groups]
     sums, rewards_seen = Sums(leader, across, references), []
-    for rewards, norms, scores in _samples(problem, policy, num_batches, groups, n, f"variance {purpose}"):
+    for rewards, side, scores in _samples(problem, policy, num_batches, groups, n, f"variance {purpose}"):
         rewards_seen.append(rewards.flatten(0, 1))
-        advantages = _advantages(chosen, reasons, rewards, k, norms, scores)
+        advantages = _advantages(chosen, reasons, rewards, k, side)
         sums.add(advantages.permute(1, 2, 0, 3) / n, scores)
     sums.close()
     seen = torch.cat(rewards_seen)  # [M, N]
@@ -71,14 +71,16 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
 
 
 def _samples(problem, policy, num_batches, groups, n, purpose):
-    """(rewards, score norms or None, scores) as [B, G, N], [B, G, N], [B, G, N, D], B batches at a time."""
+    """(rewards [B, G, N], {side information: [B, G, N] or None}, scores [B, G, N, D]), B batches at a time."""
     held = []
     for number, (batch, scores) in enumerate(_scored(problem, policy, num_batches, groups, n, purpose), start=1):
-        norms, scores = problem.score_norms(batch), scores.view(groups, n, -1)
-        held.append((problem.reward(batch)[0], None if norms is None else norms[0], scores))
+        scores = scores.view(groups, n, -1)
+        side = [getattr(problem, name)(batch) for name in SIDE]
+        held.append((problem.reward(batch)[0], scores, *(None if values is None else values[0] for values in side)))
         if number == num_batches or (len(held) + 1) * groups * n * max(n, scores.shape[-1]) > HELD_NUMBERS:
             columns, held = list(zip(*held, strict=True)), []
-            yield tuple(None if column[0] is None else _stack(column) for column in columns)
+            rewards, scores, *side = (None if column[0] is None else _stack(column) for column in columns)
+            yield rewards, dict(zip(SIDE, side, strict=True)), scores
 
 
 def _scored(problem, policy, num_batches, groups, n, purpose):
@@ -124,28 +126,23 @@ def _stack(tensors):
 
 
 def _valid(estimators, k, n):
-    """(names that allow this k and N, {other name: reason}); fitted_blend brings its whole-scores form along."""
+    """(names that allow this k and N, {other name: reason})."""
     chosen, reasons = [], {}
     for name in estimators:
         legal = get(name).valid_k(n)
         if k in legal:
-            chosen += [name, WHOLE_SCORES] if name == "fitted_blend" else [name]
+            chosen.append(name)
         else:
             reasons[name] = f"k = {k} is not in {legal[0]}..{legal[-1]}" if len(legal) else f"no k is valid for N = {n}"
     return chosen, reasons
 
 
-def estimator_of(name):
-    return get("fitted_blend" if name == WHOLE_SCORES else name)
-
-
-def _advantages(chosen, reasons, rewards, k, norms, scores):
+def _advantages(chosen, reasons, rewards, k, side):
     """[E, B, G, N] float64; zeros, and a reason, for an estimator these rewards are not for."""
     found = []
     for name in chosen:
         try:
-            options = {"scores": scores} if name == WHOLE_SCORES else {}
-            found.append(estimator_of(name)(rewards.double(), k=k, score_norms=norms, **options))
+            found.append(get(name)(rewards.double(), k=k, **side))
         except InputError as error:
             reasons.setdefault(name, str(error))
             found.append(torch.zeros_like(rewards))
@@ -154,17 +151,16 @@ def _advantages(chosen, reasons, rewards, k, norms, scores):
 
 def _references(problem, policy, chosen, k, n):
     """What E g should be for each estimator, [E, D] float64; None where the problem has no exact gradient."""
-    weights = {"J_1": {1: 1.0}, "J_K": {k: 1.0}, "sum J_K/K": {j: 1 / j for j in range(1, n)}}
     gradients, found = {}, []
     for name in chosen:
-        estimator = estimator_of(name)
-        scale = estimator.scale(n, k)
-        objective = "J_K" if scale is None or estimator.objective not in weights else estimator.objective
+        objective, scale = get(name).objective, get(name).scale(n, k)
+        if scale is None or objective not in OBJECTIVES:
+            objective, scale = "J_K", 1.0
         if objective not in gradients:
-            gradients[objective] = problem.exact_gradient(policy, weights[objective])
+            gradients[objective] = problem.exact_gradient(policy, OBJECTIVES[objective](n, k))
             if gradients[objective] is None:
                 return None
-        found.append(gradients[objective][0].detach().double() * (1.0 if scale is None else scale))
+        found.append(gradients[objective][0].detach().double() * scale)
     return torch.stack(found)
 
 
@@ -181,7 +177,7 @@ def _rows(chosen, reasons, about, sums, noise):
     rows = {name: {"estimator": name, **about, "objective": get(name).objective}
             for name in reasons if name not in chosen}
     for e, name in enumerate(chosen):
-        estimator = estimator_of(name)
+        estimator = get(name)
         row = rows[name] = {"estimator": name, **about, "objective": estimator.objective}
         if name in reasons:
             continue

@@ -67,10 +67,8 @@ def edited_estimators(table, declared):
         return {}
     found = {}
     for row in table[["estimator", "source_sha256"]].drop_duplicates().itertuples(index=False):
-        # fitted_blend_scores is fitted_blend given whole scores
-        name = row.estimator if row.estimator in declared else row.estimator.removesuffix("_scores")
-        if declared.get(name, {}).get("sha256", row.source_sha256) != row.source_sha256:
-            found[row.estimator] = f"estimators/{name}.py"
+        if declared.get(row.estimator, {}).get("sha256", row.source_sha256) != row.source_sha256:
+            found[row.estimator] = f"estimators/{row.estimator}.py"
     return found
 
 

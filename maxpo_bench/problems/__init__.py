@@ -81,6 +81,10 @@ class Problem:
         """Squared logit-space score norm of each sample, [S, G, N]; None when unknown."""
         return None
 
+    def lengths(self, batch):
+        """Tokens of each completion, or steps of each episode, [S, G, N]; None when all are the same."""
+        return None
+
     def scores(self, policy, batch):
         """Gradient of each sample's log-probability by all parameters: [S, G*N, D] (variance.py)."""
         raise NotImplementedError

@@ -201,6 +201,9 @@ class Gymnasium(Problem):
         norms = [output_scores(*step, batch["log_std"])[0].square().sum(-1) for step in steps]
         return self._by_episode(batch, torch.cat(norms, dim=1))
 
+    def lengths(self, batch):
+        return batch["lengths"].view(batch["returns"].shape)
+
     @torch.no_grad()
     def scores(self, policy, batch):
         num_parameters = sum(parameter[0].numel() for parameter in policy.parameters())

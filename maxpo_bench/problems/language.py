@@ -250,6 +250,9 @@ class LanguageProblem(Problem):
     def score_norms(self, batch):
         return batch.completions.score_norms[None].cpu()
 
+    def lengths(self, batch):
+        return batch.completions.lengths[None].cpu()
+
     def _held_out(self, prompts):
         """Which held-out prompts an evaluation on `prompts` of them takes: always the first of one order."""
         rows, _ = self.split("held_out")

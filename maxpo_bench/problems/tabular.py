@@ -214,6 +214,9 @@ class Tabular(Problem):
     def score_norms(self, batch):
         return self._sum_by_episode(table_score_norms(batch["log_probs"]), batch)
 
+    def lengths(self, batch):
+        return torch.bincount(batch["episodes"], minlength=batch["returns"].numel()).view(batch["shape"])
+
     @torch.no_grad()
     def scores(self, policy, batch):
         num_seeds, num_groups, num_members = batch["shape"]
@@ -233,8 +236,8 @@ class Tabular(Problem):
         generators = [generator(self.task.name, seed, "evaluation", step) for seed in self.seeds]
         starts = np.tile(self.evaluation_starts(prompts), (len(self.seeds), 1))
         batch = self._walk(policy, starts, samples, generators)
-        lengths = torch.bincount(batch["episodes"], minlength=batch["returns"].numel()).view(len(self.seeds), -1)
-        extras = {"table_entropy": entropy(batch["log_probs"]), "episode_length": lengths.double().mean(1).tolist()}
+        lengths = self.lengths(batch).double().mean((1, 2))
+        extras = {"table_entropy": entropy(batch["log_probs"]), "episode_length": lengths.tolist()}
         return Evaluation(self.reward(batch).numpy(), extras)
 
     def _exact(self, policy, ks, starts, chances):

@@ -38,7 +38,6 @@ def advantages(rewards, scores):
     found["partitioned, baseline"] = partitioned(rewards, K, baseline=True)
     found["baseline_blend"] = get("baseline_blend")(rewards, k=K, w=(n - K) / (n - 1))
     found["fitted_blend"] = get("fitted_blend")(rewards, k=K, score_norms=scores.square())
-    found["fitted_blend_scores"] = get("fitted_blend")(rewards, k=K, scores=scores.unsqueeze(-1))
     return found
 
 
@@ -72,7 +71,7 @@ def caption(data):
     text = (f"Variance of {NUM_ESTIMATES:,} gradient estimates a point (one seed; bars: 95% interval of a variance) at "
             f"K = {K}, theta = {THETA:g}, the setting of figure 4 of arXiv:2505.15201; all are unbiased. "
             "baseline_blend has the bootstrap weight (N-K)/(N-1); fitted_blend is fitted on batches of "
-            f"{BATCH} groups, with score norms or with whole scores. maxpo has {ratio.min():.2f} to {ratio.max():.2f} times "
+            f"{BATCH} groups with their score norms. maxpo has {ratio.min():.2f} to {ratio.max():.2f} times "
             f"the variance of pkpo (loo-1): with the two intervals apart, more at {more} and less at {less} of the "
             f"{len(ratio)} group sizes")
     if more:

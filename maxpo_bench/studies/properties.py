@@ -3,11 +3,14 @@
 TITLE = "What each estimator really estimates"
 CAPTION = (
     "Derived, not declared: every group of softmax bandits with 3 arms (binary, graded, negative and tied rewards; "
-    "uniform, mild and peaked policies; N = 4 and 5; every valid K > 1) is enumerated, and E[g] is compared with the "
-    "exact gradients of J_1, J_K and the sum over K = 1..N-1 of J_K/K. `bias_j1` and `bias_jk` are the worst "
-    "||E[g] - grad J|| / ||grad J|| over the (N, K); `scale` is c where E[g] = c grad J for one c over all policies "
-    "and rewards. By enumeration: no samples, so no M, no seed and no interval. An estimator may be scaled (dr_grpo) or mean "
-    "another objective (tailrl, maxrl): then it is away from 0 on both sides."
+    "uniform, mild and peaked policies; N = 4 and 5; every valid K > 1; lengths 3, 1, 2 by arm and score norms where an "
+    "estimator uses them) is enumerated, and E[g] is compared with the exact gradients of J_1, J_K, three sums of J_j, the "
+    "mean minimum of K and E exp(2 r). `bias_j1` and `bias_jk` are the worst ||E[g] - grad J|| / ||grad J|| over the (N, K); "
+    "`scale` is c where E[g] = c grad J for one c over all policies and rewards; `direction` names the J to whose gradient E[g] "
+    "is parallel for each prompt alone, whatever its size. `own_sample`: sample i enters its own scale or baseline; "
+    "`flat_group`: what a group of equal rewards gets; `all_but_one`: largest |A| in a group of five with one success or one "
+    "failure. By enumeration: no samples, so no M, no seed and no interval. An estimator may be scaled (dr_grpo) or mean another "
+    "objective (tailrl, maxrl): then it is away from 0 on both sides."
 )
 
 

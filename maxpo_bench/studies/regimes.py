@@ -5,9 +5,9 @@ the mean squared norm of the scores of successes and failures, n_1 and n_0, and 
 E[S | r] = (r - p) d. Two samples of a group meet (same context) with probability 1/C. Then for advantages f(r, c), c
 the successes among the others,
     E ||g||^2 = (1/N) E[f^2 n_r] + (N-1)/N (|d|^2 / C) E[f(r_1, c_1) f(r_2, c_2) (r_1 - p) (r_2 - p)]
-is a sum over binomial counts: maxpo, pkpo in its three forms and every constant blend are exact. fitted_blend looks at
-other groups: its weights are sampled, in batches of 64 groups, and given them the same sum is exact. What the groups of a
-batch share is sampled too: it is the variance of the whole batch's gradient.
+is a sum over binomial counts: maxpo, pkpo in its three forms and every constant blend are exact. fitted_blend is a blend
+whose weight comes from the other groups: the weights are sampled, in batches of 64 groups, and given them the same sum is
+exact. What the groups of a batch share through them is sampled too: it is the variance of the whole batch's gradient.
 """
 
 import numpy as np
@@ -29,7 +29,6 @@ GEOMETRIES = {  # name: arms, contexts (None: infinitely many, scores of differe
     "orthogonal, prompts p and 1-p": (None, None, 1.0),
 }
 NUM_BATCHES = 80
-NUM_PILOT = 16  # batches that only say what a fixed estimator near the fitted one is
 
 
 def shape_of(name, p):
@@ -80,16 +79,20 @@ class Exact:
         self.control = np.stack([without - u] * 2)  # v_-i - u
         self.k, self.n = k, n
 
-    def product(self, f, h):
+    def same(self, f, h):
+        """The terms of a sample with itself: all that fitted_blend sees of the product, K apart."""
         chance = np.array([1 - self.p, self.p])
         norms = np.array([self.n_0, self.n_1])
-        same = ((chance * norms)[:, None] * self.others * f * h).sum() / self.n
+        return ((chance * norms)[:, None] * self.others * f * h).sum() / self.n
+
+    def product(self, f, h):
+        chance = (1 - self.p, self.p)
         other = 0.0
         for a in (0, 1):
             for b in (0, 1):
                 both = (self.others_but_one * f[a, b:b + self.n - 1] * h[b, a:a + self.n - 1]).sum()
                 other += chance[a] * chance[b] * (a - self.p) * (b - self.p) * both
-        return self.k**2 * (same + (self.n - 1) / self.n * self.overlap * other)
+        return self.k**2 * (self.same(f, h) + (self.n - 1) / self.n * self.overlap * other)
 
     def slope(self):
         """|E g| along d, with mean score (r - p) d: E g = slope d."""
@@ -106,8 +109,15 @@ class Exact:
         """baseline_blend at a constant w, over K."""
         return self.added - w * self.control
 
-    def best_weight(self):
-        return self.product(self.added, self.control) / self.product(self.control, self.control)
+    def blend_variance(self, w):
+        """variance(blend(w)) for an array of w: a parabola."""
+        pairs = ((self.added, self.added), (self.added, self.control), (self.control, self.control))
+        a, b, c = (self.product(*pair) for pair in pairs)
+        return a - 2 * b * w + c * w**2 - self.mean_squared()
+
+    def fit_limit(self):
+        """The weight that fitted_blend goes to in large batches."""
+        return float(self.same(self.added, self.control) / self.same(self.control, self.control))
 
     def live(self):
         """Chance that a group has advantages that are not all zero under maxpo."""
@@ -165,73 +175,27 @@ def draw(name, p, n, num_batches, noise):
 
 
 def sampled(name, p, k, n, kinds, noise):
-    """{estimator: [R] contributions to the variance of a batch's gradient, times G}: their mean is the variance.
+    """[R]: contributions of batches to the variance of fitted_blend's batch gradient, times G; their mean is the variance.
 
         G tr Cov = mean over i of tr Cov g_i + (1/G) sum over i != j of Cov(g_i, g_j)
 
-    The first part is exact for the weights of each batch. The second is sampled, less the same of a fixed estimator
-    close to the fitted one, whose groups are independent: a control variate of mean zero. It is zero when the scores of
-    different samples are orthogonal.
+    The first part is exact for the weights of each batch. The second is sampled, less the same of the constant blend that
+    the fit goes to in large batches, whose groups are independent: a control variate of mean zero. It is zero when the
+    scores of different samples are orthogonal.
     """
     import torch
 
-    found, fixed = {}, {}
-    mean = None if GEOMETRIES[name][1] is None else torch.as_tensor(kinds[0].slope() * direction(name, p))  # E g
-    for num_batches in (NUM_PILOT, NUM_BATCHES):
-        rewards, norms, scores = draw(name, p, n, num_batches, noise)
-        forms = {"fitted_blend": {"score_norms": norms}}
-        if scores is not None:
-            forms["fitted_blend_scores"] = {"scores": scores}
-        for estimator, options in forms.items():
-            functions = [fold_functions(rewards, k, kind, len(kinds), options) for kind in range(len(kinds))]  # [R, 2, N] each
-            if estimator not in fixed:
-                fixed[estimator] = torch.as_tensor(functions[0].mean(0))
-                continue
-            found[estimator] = np.mean([[kind.variance(f) for f in fs] for kind, fs in zip(kinds, functions, strict=True)], 0)
-            if scores is not None:
-                others = (rewards.sum(-1, keepdim=True) - rewards).long()
-                near = k * fixed[estimator][rewards.long(), others]
-                found[estimator] += (shared(fitted(rewards, k, options), scores, mean) - shared(near, scores, mean)).numpy()
-    return found
-
-
-def fitted(rewards, k, options):
     from maxpo_bench.estimators import get
+    from maxpo_bench.estimators.fitted_blend import parts, weights
 
-    return get("fitted_blend")(rewards, k=k, **options)
-
-
-def fold_functions(rewards, k, kind, num_kinds, options):
-    """fold_function of every batch, for a fold with prompts of that kind, each fold in turn: [R, 2, N]."""
-    found = np.empty((len(rewards), 2, rewards.shape[-1]))
-    for start in range(4):
-        some = {name: values[start::4] for name, values in options.items()}
-        found[start::4] = fold_function(rewards[start::4], k, (start * num_kinds + kind) % 4, some)
-    return found
-
-
-def fold_function(rewards, k, fold, options):
-    """fitted_blend's advantages over K in the groups of a fold, by (reward, successes among others): [R, 2, N].
-
-    Groups with 0, 1, ..., N successes stand in for those of the fold, which its own weights do not see.
-    """
-    import torch
-
-    from maxpo_bench.estimators.fitted_blend import Folds
-
-    n = rewards.shape[-1]
-    places = (Folds(rewards.shape[-2]).of == fold).nonzero()[:, 0]
-    probes = torch.ones(n + 1, n, dtype=torch.float64).tril(-1)  # row m: m successes
-    found = np.empty((len(rewards), 2, n))
-    for some in torch.arange(n + 1).split(len(places)):
-        probed = rewards.clone()
-        probed[:, places[:len(some)]] = probes[some]
-        advantages = fitted(probed, k, options)[:, places[:len(some)]].numpy() / k
-        for place, m in enumerate(some.tolist()):
-            if m > 0:
-                found[:, 1, m - 1] = advantages[:, place, 0]
-            if m < n:
-                found[:, 0, m] = advantages[:, place, -1]
+    rewards, norms, scores = draw(name, p, n, NUM_BATCHES, noise)
+    added, control = parts(rewards, k)
+    fitted = weights(added, control, k, norms).numpy()  # [R, G]
+    found = np.mean([kind.blend_variance(fitted[:, i::len(kinds)]).mean(1) for i, kind in enumerate(kinds)], 0)
+    if scores is not None:
+        mean = torch.as_tensor(kinds[0].slope() * direction(name, p))  # E g
+        near = get("baseline_blend")(rewards, k=k, w=kinds[0].fit_limit())
+        found += (shared(get("fitted_blend")(rewards, k=k, score_norms=norms), scores, mean) - shared(near, scores, mean)).numpy()
     return found
 
 
@@ -275,42 +239,31 @@ def regime(name, p, k, n):
              "k_over_n": f"{k}/{n}", "live": live}
     rows = [{**about, "estimator": estimator, "ratio": value / exact["maxpo"], "low": np.nan, "high": np.nan,
              "exact": True, "num_groups": 0, "to_best": value / best} for estimator, value in exact.items()]
-    parts = sampled(name, p, k, n, kinds, noise)
+    values = sampled(name, p, k, n, kinds, noise)
     counts = noise.multinomial(NUM_BATCHES, np.full(NUM_BATCHES, 1 / NUM_BATCHES), size=1000)  # [resamples, R]
-    for estimator, values in parts.items():
-        low, high = np.quantile(counts @ values / NUM_BATCHES, [0.025, 0.975])
-        rows.append({**about, "estimator": estimator, "ratio": values.mean() / exact["maxpo"],
-                     "low": low / exact["maxpo"], "high": high / exact["maxpo"], "exact": False,
-                     "num_groups": NUM_BATCHES * GROUPS, "to_best": values.mean() / best,
-                     "to_best_low": low / best, "to_best_high": high / best})
+    low, high = np.quantile(counts @ values / NUM_BATCHES, [0.025, 0.975])
+    rows.append({**about, "estimator": "fitted_blend", "ratio": values.mean() / exact["maxpo"],
+                 "low": low / exact["maxpo"], "high": high / exact["maxpo"], "exact": False,
+                 "num_groups": NUM_BATCHES * GROUPS, "to_best": values.mean() / best,
+                 "to_best_low": low / best, "to_best_high": high / best})
     return sorted(rows, key=lambda row: row["estimator"])
-
-
-def fitted_rows(data, scores=True):
-    """One sampled row per regime: fitted_blend with whole scores where they are not orthogonal (or with norms only)."""
-    rows = data[data["estimator"] == "fitted_blend"].set_index("regime")
-    if scores:
-        better = data[data["estimator"] == "fitted_blend_scores"].set_index("regime")
-        rows = rows.drop(better.index).combine_first(better) if len(better) else rows
-    return rows
 
 
 def caption(data):
     wide = data[data["exact"]].pivot(index="regime", columns="estimator", values="ratio")
     best = data[data["estimator"] == "best constant w"]["to_best"]
-    parts = []
-    for words, rows in (("whole scores", fitted_rows(data)), ("score norms only, as in training", fitted_rows(data, False))):
-        within, below = (rows["to_best"] <= 1.02).sum(), (rows["to_best"] < 0.9).sum()
-        worst = f"{rows['to_best'].max():.2f} x ({rows['to_best'].idxmax()})"
-        parts.append(f"with {words} it is at most 1.02 x the better of the two in {within} and below 0.9 x in {below} "
-                     f"of {len(rows)} regimes, at worst {worst}")
+    blend = data[data["estimator"] == "baseline_blend"]["to_best"]
+    rows = data[data["estimator"] == "fitted_blend"].set_index("regime")
     num, won, lost = len(wide), int((wide["pkpo"] > 1 + 1e-9).sum()), int((wide["pkpo"] < 1 - 1e-9).sum())
     return (f"{num} regimes of binary rewards; maxpo, pkpo, pkpo_raw, pkpo_loo and constant blends exactly, by enumeration of "
             f"counts; fitted_blend: exactly given its weights, the weights from M = {NUM_BATCHES * GROUPS:,} groups in "
-            f"batches of {GROUPS}, variance of the whole batch's gradient, one seed; the 95% bootstrap intervals are in the "
-            "CSV. Left: "
-            "Var(maxpo)/Var(pkpo). Others: Var(fitted_blend) over the better of maxpo and pkpo. maxpo has less variance "
-            f"than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. fitted_blend: {'; '.join(parts)}. "
+            f"batches of {GROUPS} with their score norms, variance of the whole batch's gradient, one seed; the 95% bootstrap "
+            "intervals are in the CSV. Left: Var(maxpo)/Var(pkpo). Right: Var(fitted_blend) over the better of maxpo and pkpo. "
+            f"maxpo has less variance than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. "
+            f"At most 1.02 x the better of the two: fitted_blend in {(rows['to_best'] <= 1.02).sum()} of {len(rows)} regimes, "
+            f"baseline_blend at the bootstrap weight (N-K)/(N-1) in {(blend <= 1.02).sum()}; below 0.9 x in "
+            f"{(rows['to_best'] < 0.9).sum()} and {(blend < 0.9).sum()}; at worst {rows['to_best'].max():.2f} x "
+            f"({rows['to_best'].idxmax()}) and {blend.max():.2f} x. "
             f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}. Grey: "
             "prompts p and 1-p at these p are the mirrored rows above.")
 
@@ -328,9 +281,8 @@ def figure(data):
     from maxpo_bench.report import style
 
     leave = data[data["estimator"] == "pkpo"].assign(shown=lambda d: 1 / d["ratio"])
-    ratios = [("maxpo / pkpo", leave)]
-    for words, scores in (("whole scores", True), ("score norms", False)):
-        ratios.append((f"fitted / better,\n{words}", fitted_rows(data, scores).assign(shown=lambda d: d["to_best"])))
+    fitted = data[data["estimator"] == "fitted_blend"].assign(shown=lambda d: d["to_best"])
+    ratios = [("maxpo / pkpo", leave), ("fitted / better", fitted)]
     fig, axes = style.new_figure("full", 1.0 * len(GEOMETRIES) + 1.5, len(GEOMETRIES), len(ratios), sharex=True, sharey=True)
     fig.get_layout_engine().set(h_pad=0.01, w_pad=0.03, hspace=0.0)
     bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]

@@ -228,11 +228,11 @@ def train(task, estimator, problem, start_states=None, run=None, after_step=lamb
                 s, g, i = (~torch.isfinite(rewards)).nonzero()[0].tolist()
                 raise BadReward(f"seed {seeds[s]}, step {step}, group {g}, sample {i}: reward is {rewards[s, g, i].item()}")
         with clock("advantage"):
-            norms = problem.score_norms(batch) if estimator.uses_score_norms else None
-            if norms is not None:  # a policy that is falling apart is no refusal of the rewards
-                norms = torch.nan_to_num(norms, nan=1.0, posinf=1.0)
+            side = {name: getattr(problem, name)(batch) for name in estimator.side}
+            if side.get("score_norms") is not None:  # a policy that is falling apart is no refusal of the rewards
+                side["score_norms"] = torch.nan_to_num(side["score_norms"], nan=1.0, posinf=1.0)
             try:
-                advantages = estimator(rewards, k=task.k, score_norms=norms)
+                advantages = estimator(rewards, k=task.k, **side)
             except InputError as error:
                 raise NotApplicable(str(error)) from None
         with clock("update"):

@@ -67,7 +67,13 @@ def test_maxpo_at_n_16384_against_exact_arithmetic():
     assert (get("maxpo")(rewards, k=2) - wanted).abs().max() < 1e-11
 
 
-EQUIVARIANT = [name for name in names() if get(name).rewards == "any" and name not in ("grpo", "bon_mean", "rs_grpo")]
+STANDARDISED = {  # name: options under which the magnitude of the rewards does not matter at all
+    "grpo": {"eps": 0}, "bon_mean": {}, "grpo_loo_std": {"eps": 0}, "grpo_passk": {"eps": 0}, "mc_grpo": {"eps": 0},
+    "qae": {"eps": 0}, "reinforce_pp": {"eps": 0}, "reinforce_pp_baseline": {"eps": 0},
+    "dgpo": {"eps": 0, "temperature": float("inf")},
+}
+NOT_EQUIVARIANT = {*STANDARDISED, "rs_grpo", "entropic_loo", "ngrpo"}
+EQUIVARIANT = [name for name in names() if get(name).rewards == "any" and name not in NOT_EQUIVARIANT]
 
 
 @pytest.mark.parametrize("magnitude", [1e-8, 1e8])
@@ -75,18 +81,19 @@ EQUIVARIANT = [name for name in names() if get(name).rewards == "any" and name n
 def test_magnitudes(name, magnitude):
     estimator = get(name)
     rewards = drawn(estimator, 16)
+    options = {"eps": 0} if "eps" in estimator.options else {}  # of jspo's weight
     for k in valid_ks(estimator, 16):
-        base = estimator(rewards, k=k)
-        scaled = estimator(rewards * magnitude, k=k) / magnitude
+        base = estimator(rewards, k=k, **options)
+        scaled = estimator(rewards * magnitude, k=k, **options) / magnitude
         assert (scaled - base).abs().max() <= 1e-11 * base.abs().max()
 
 
 @pytest.mark.parametrize("magnitude", [1e-8, 1e8])
-@pytest.mark.parametrize("name, options", [("grpo", {"eps": 0}), ("bon_mean", {})])
+@pytest.mark.parametrize("name, options", STANDARDISED.items())
 def test_standardised_estimators_ignore_the_magnitude(name, options, magnitude):
     rewards = drawn(get(name), 16)
     base = get(name)(rewards, k=4, **options)
-    assert (get(name)(rewards * magnitude, k=4, **options) - base).abs().max() < 1e-12
+    assert (get(name)(rewards * magnitude, k=4, **options) - base).abs().max() < 1e-11 * base.abs().max()
 
 
 def test_rs_grpo_neither_overflows_nor_loses_small_rewards():
@@ -100,7 +107,7 @@ def test_rs_grpo_neither_overflows_nor_loses_small_rewards():
 
 
 SHIFT_INVARIANT = [name for name in names() if get(name).rewards == "any"
-                   and name not in ("reinforce", "pkpo_raw", "pkpo_loo")]
+                   and name not in ("reinforce", "pkpo_raw", "pkpo_loo", "ngrpo", "krpo")]
 
 
 @pytest.mark.parametrize("name", SHIFT_INVARIANT)
@@ -120,8 +127,12 @@ def test_an_offset_leaves_uncentred_pkpo_accurate():
     assert (shifted - get("pkpo_raw")(rewards, k=4)).abs().max() < 1e-8
 
 
+SILENT = ("pkpo", "best_gap", "fitted_blend", "opo", "optimal_baseline", "grpo_loo_std", "grpo_passk", "entropic_loo", "qae",
+          "mc_grpo", "jspo", "jspo_max", "reinforce_pp")  # not centred, and zero where all groups are alike and flat
+
+
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e6 + 0.1, -7.7, 1e-8, 1e8, 0.0, 1.0])
-@pytest.mark.parametrize("name", [name for name in names() if get(name).centred or name in ("pkpo", "best_gap")])
+@pytest.mark.parametrize("name", [name for name in names() if get(name).centred or name in SILENT])
 def test_a_constant_group_gives_exact_zeros(name, value):
     estimator = get(name)
     if value not in (0.0, 1.0) and estimator.rewards == "binary" or \
@@ -148,7 +159,7 @@ def test_number_types(name):
         assert torch.equal(found, exact.to(dtype))  # float64 inside, rounded once
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if name != "krpo"])  # a filter along the group
 def test_ties_and_permutations(name):
     estimator = get(name)
     rewards = samples(estimator.rewards, 12, 32)
@@ -163,7 +174,7 @@ def test_ties_and_permutations(name):
 
 
 # Not of an estimator that looks across groups: least variance over all groups may reverse the order within one.
-@pytest.mark.parametrize("name", [name for name in names() if not get(name).across_groups])
+@pytest.mark.parametrize("name", [name for name in names() if not get(name).across_groups and name != "krpo"])
 def test_better_rewards_never_get_less(name):
     estimator = get(name)
     rewards = samples(estimator.rewards, 12, 32).sort(-1).values
@@ -184,6 +195,16 @@ def test_leading_axes_are_batches(name):
         assert torch.equal(estimator(rewards[1, 2, 3], k=k), together[1, 2, 3])
     strided = rewards.transpose(0, 2).contiguous().transpose(0, 2)
     assert torch.allclose(estimator(strided, k=k), together, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", names())
+def test_an_expanded_tensor_is_read_like_any_other(name):
+    """One reward with stride 0 along the group; torch.median reads beyond it."""
+    estimator = get(name)
+    for value in (torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0])):
+        rewards = value.double().expand(2, 5)
+        for k in valid_ks(estimator, 5):
+            assert torch.equal(estimator(rewards, k=k), estimator(rewards.contiguous(), k=k))
 
 
 @pytest.mark.parametrize("name", names())

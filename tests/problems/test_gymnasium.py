@@ -129,6 +129,14 @@ def test_scores_and_norms_match_autograd(make_task, env):
     assert torch.allclose(problem.score_norms(batch).flatten().float(), expected, rtol=1e-4)
 
 
+def test_lengths_are_the_steps_of_each_episode(make_task):
+    """Cartpole pays 1 a step: the return counts them."""
+    problem = build(make_task("gymnasium", env=CARTPOLE), (0, 3))
+    batch = problem.sample(problem.initial_policy(), 0)
+    lengths = problem.lengths(batch)
+    assert torch.equal(lengths.double(), batch["returns"]) and lengths.unique().numel() > 3
+
+
 def test_log_probs_against_torch_distributions(make_task):
     problem = build(make_task("gymnasium", env=PENDULUM), (0,))
     policy = moved(problem)
@@ -240,9 +248,9 @@ def test_tasks_outside_the_default_list_train_as_shipped(name):
     estimator = get("maxpo")
 
     class Uneven:  # no return differs so early: rewards apart, so that the update is seen too
-        uses_score_norms = False
+        side = ()
 
-        def __call__(self, rewards, k, score_norms=None):
+        def __call__(self, rewards, k):
             return estimator(rewards + torch.arange(8.0), k=k)
 
     run = train(task, Uneven(), problem)

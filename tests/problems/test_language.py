@@ -107,6 +107,14 @@ def test_score_norms_are_the_logit_space_norms(problem, policy, batch):
     assert problem.score_norms(batch)[0, 2, 5].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
+def test_lengths_count_tokens_with_the_end_token(problem, batch):
+    tokens, lengths = batch.completions.tokens, problem.lengths(batch)
+    assert lengths.shape == problem.reward(batch).shape and lengths.unique().numel() > 1
+    for completion, length in zip(tokens.flatten(0, 1), lengths.flatten(), strict=True):
+        ends = [t for t, token in enumerate(completion.tolist()) if token in problem.eos_ids]
+        assert length == (ends[0] + 1 if ends else problem.max_new_tokens)
+
+
 def test_entropies_are_those_of_the_tempered_policy(problem, policy, batch):
     prompt, length = batch.prompt_tokens[2][batch.prompt_mask[2]], batch.completions.lengths[2, 5]
     uniforms = torch.from_numpy(np.random.default_rng(2).random((1, 1, 6)))

@@ -154,6 +154,8 @@ def test_scores_and_norms_match_autograd(make_task):
     probs = policy.log_probs().exp().reshape(-1, 4)[pairs // 4]
     norm = (torch.nn.functional.one_hot(pairs % 4, 4) - probs).square().sum()
     assert torch.allclose(problem.score_norms(batch).flatten()[5], norm)
+    assert problem.lengths(batch).shape == problem.reward(batch).shape
+    assert problem.lengths(batch).flatten()[5] == len(pairs) and problem.lengths(batch).unique().numel() > 2
 
 
 @pytest.mark.parametrize("env", [LAKE, TAXI], ids=lambda env: env["id"])

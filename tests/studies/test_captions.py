@@ -44,7 +44,7 @@ def test_the_studies_of_the_pipeline_have_been_run():
 
 @pytest.mark.parametrize("pkpo, words", [(0.7, "contradicts the claim"), (1.4, "as the claim says"), (1.0, "more in 0. ")])
 def test_regimes(pkpo, words):
-    exact = {"maxpo": 1.0, "pkpo": pkpo, "best constant w": 0.9}
+    exact = {"maxpo": 1.0, "pkpo": pkpo, "best constant w": 0.9, "baseline_blend": 1.1}
     rows = [{"regime": "a", "estimator": e, "ratio": r, "exact": True, "num_groups": 0, "to_best": r} for e, r in exact.items()]
     rows += [{"regime": "a", "estimator": "fitted_blend", "ratio": 0.9, "exact": False, "num_groups": 640, "to_best": 1.0}]
     caption = regimes.caption(pd.DataFrame(rows))

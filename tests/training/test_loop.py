@@ -10,6 +10,7 @@ from torch import nn
 from maxpo_bench import problems
 from maxpo_bench.errors import BadReward, Fault
 from maxpo_bench.estimators import get
+from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.settings.task_file import load
 from maxpo_bench.training import loop as training
@@ -109,6 +110,33 @@ def test_rewards_that_are_not_finite_are_a_fault_with_the_place(task):
 def test_an_estimator_that_refuses_the_rewards_is_not_applicable(task):
     with pytest.raises(training.NotApplicable, match="passk_training"):
         training.train(task, get("passk_training"), Toy(task, (0,)))
+
+
+@pytest.mark.parametrize("side", ["score_norms", "lengths"])
+def test_side_information_comes_from_the_problem(task, side):
+    """Ones leave the rewards, larger numbers move them: the policy has to differ, and only where the function asks."""
+    def by_norm(rewards, score_norms=None):
+        return get("rloo")(rewards * score_norms)
+
+    def by_length(rewards, lengths=None):
+        return get("rloo")(rewards * lengths)
+
+    class Sided(Toy):
+        weight = 1.0
+
+    def give(problem, batch):
+        return batch.double() * 0 + problem.weight
+
+    setattr(Sided, side, give)
+    one = estimator(objective="none", centred=True, cost="N", source="this test")(
+        by_norm if side == "score_norms" else by_length)
+    logits = []
+    for weight in (1.0, 0.5):
+        problem = Sided(task, (0,))
+        problem.weight = weight
+        logits.append(training.train(task, one, problem).policy.logits)
+        assert torch.equal(training.train(task, get("rloo"), problem).policy.logits, logits[0])
+    assert not torch.equal(*logits)
 
 
 def test_divergence_stays_with_its_seed(task):
