@@ -5,17 +5,12 @@ One question with one error rate, 5% over the whole comparison. Byte equality de
 Worse, and exit code 1: a drop beyond chance, a cell or a seed that ran and no longer does, other advantages on the fixed probe.
 """
 
-import gzip
 import io
-import json
-import math
-import os
-import subprocess
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from maxpo_bench.errors import Fault, InputError
+from maxpo_bench.errors import InputError
+from maxpo_bench.pipeline.sides import CELL_FILES, Cell, read_cell, read_revision, same_bytes
 from maxpo_bench.settings import task_file
 
 METRICS = ("max@K", "pass@K", "pass@1", "mean_reward")
@@ -23,7 +18,6 @@ LEVELS = {METRICS[:1]: 0.03, METRICS[1:]: 0.01}  # error rate of each family of 
 TABLES_LEVEL = 0.01
 RAN = ("ok", "diverged")
 NUM_SHOWN = 20
-CELL_FILES = ("metrics.json", "provenance.json", "curve.csv.gz", "curve.csv", "ladder.csv.gz", "ladder.csv")
 # From bad to good; the first three and `better` are "what differs".
 VERDICTS = ("worse", "differs", "better", "another task", "not judged", "reproduced", "same bytes", "new", "not recomputed")
 
@@ -100,7 +94,7 @@ def compare(root=".", against="HEAD", results=None):
     }
     comparison, changed = Comparison([]), {}
     for task, estimator in cells:
-        old, new = (_Cell(*read) for read in _read_cell(published, folder, f"runs/{task}/{estimator}"))
+        old, new = (Cell(files) for files in read_cell(published, folder, f"runs/{task}/{estimator}"))
         row = _compare_cell(f"{task}, {estimator}", old, new, results is None and not _computed(folder, task, estimator))
         if row is None:
             changed[task, estimator] = old, new
@@ -125,117 +119,6 @@ def _computed(folder, task, estimator):
     return computed_here(folder / "runs" / task / estimator)
 
 
-def read_revision(root, revision, paths):
-    """{path: bytes} of the files of a revision that exist in it; paths are relative to root. Two git processes."""
-    environment = {**os.environ, "LC_ALL": "C"}
-    try:
-        known = subprocess.run(
-            ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
-            cwd=root,
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise Fault("git is not installed, so there are no published results to read") from None
-    if known.returncode:
-        # Quiet, git says nothing of a name it does not know, and all of a repository it will not read.
-        reason = " ".join(known.stderr.decode(errors="replace").split()) or "git knows no such revision here"
-        raise InputError(f"--against {revision}: {reason.removeprefix('fatal: ')}")
-    commit = known.stdout.decode().strip()
-    request = "".join(f"{commit}:./{path}\n" for path in paths).encode()
-    answer = subprocess.run(
-        ["git", "cat-file", "--batch"], cwd=root, env=environment, input=request, capture_output=True, check=False
-    )
-    if answer.returncode:
-        raise Fault(f"git cat-file: {' '.join(answer.stderr.decode(errors='replace').split())}")
-    found, stream = {}, io.BytesIO(answer.stdout)
-    for path in paths:
-        head = stream.readline().split()
-        if len(head) == 3 and head[1] == b"blob":
-            found[path] = stream.read(int(head[2]))
-            stream.read(1)
-    return found
-
-
-class _Cell:
-    """What one side has of a cell: its files, and what is read from them."""
-
-    def __init__(self, published):
-        self.files = published
-        self.there = "metrics.json" in published
-        self.metrics, self.broken = _read_json(published.get("metrics.json", b"{}"))
-        # Earlier revisions kept provenance in metrics.json.
-        self.provenance = _read_json(published["provenance.json"])[0] if "provenance.json" in published else self.metrics
-        seeds = self.metrics.get("seeds")
-        self.seeds = {int(s): i for i, s in enumerate(seeds)} if isinstance(seeds, list) else {}
-
-    def values(self, metric):
-        """{seed: final value}; a seed without a finite one is left out."""
-        final = self.metrics.get("final") or {}
-        values = final.get(metric) or []
-        known = {s: values[i] for s, i in self.seeds.items() if i < len(values)}
-        return {s: float(v) for s, v in known.items() if isinstance(v, int | float) and math.isfinite(v)}
-
-    def numbers(self, seed):
-        """All numbers of metrics.json that belong to a seed, as text."""
-        picked = {name: _pick(self.metrics.get(name), self.seeds[seed]) for name in ("final", "exact", "extras")}
-        return json.dumps(picked, sort_keys=True)
-
-    def table(self, name):
-        """(bytes, header, {seed: its rows as text}) of curve.csv or ladder.csv, packed or not; (None, None, {}) without one."""
-        data = self.files.get(name)
-        if f"{name}.gz" in self.files:
-            try:
-                data = gzip.decompress(self.files[f"{name}.gz"])
-            except (OSError, EOFError, zlib.error):
-                data = None
-        if data is None:
-            return None, None, {}
-        header, *lines = data.decode(errors="replace").splitlines() or [""]
-        by_seed = {}
-        for line in lines:
-            by_seed.setdefault(line.split(",", 1)[0], []).append(line)
-        return data, header, by_seed
-
-
-def _read_cell(published, folder, path):
-    """The files of one cell as they were published and as they are here: two one-tuples of {name: bytes}."""
-    old = {name: published[f"{path}/{name}"] for name in CELL_FILES if f"{path}/{name}" in published}
-    here = {name: folder / path / name for name in CELL_FILES}
-    return (old,), ({name: file.read_bytes() for name, file in here.items() if file.is_file()},)
-
-
-def _read_json(data):
-    """(object, whether the bytes are no JSON object)."""
-    try:
-        found = json.loads(data)
-    except ValueError:
-        return {}, True
-    return (found, False) if isinstance(found, dict) else ({}, True)
-
-
-def _pick(node, index):
-    """A nested dict of lists [num_seeds] at one seed."""
-    if isinstance(node, dict):
-        return {key: _pick(value, index) for key, value in node.items()}
-    return node[index] if isinstance(node, list) and index < len(node) else None
-
-
-def _same_bytes(old, new, seeds):
-    """Whether the two cells have the same text for each of these seeds, in metrics.json, curve and ladder."""
-    if any(old.metrics.get(key) != new.metrics.get(key) for key in ("k", "group_size")):
-        return False
-    if any(old.numbers(seed) != new.numbers(seed) for seed in seeds):
-        return False
-    for name in ("curve.csv", "ladder.csv"):
-        first, header, rows = old.table(name)
-        second, other_header, others = new.table(name)
-        if first != second and (header != other_header or any(rows.get(str(s)) != others.get(str(s)) for s in seeds)):
-            return False
-    return True
-
-
 def _compare_cell(what, old, new, not_recomputed):
     """The Row of a cell that needs no test; None where final values must be compared. not_recomputed: told from equal files."""
     if not new.there:
@@ -245,9 +128,9 @@ def _compare_cell(what, old, new, not_recomputed):
     if not_recomputed and old.files["metrics.json"] == new.files["metrics.json"]:
         return Row(what, "not recomputed")
     if old.broken:
-        return Row(what, "differs", "published metrics.json is not valid JSON")
+        return Row(what, "differs", f"published {old.broken} is damaged")
     if new.broken:
-        return Row(what, "worse", "metrics.json here is not valid JSON")
+        return Row(what, "worse", f"{new.broken} here is damaged; run the cell again")
     if old.provenance.get("task_sha256") != new.provenance.get("task_sha256"):
         return Row(what, "another task", "its task file changed, so the numbers do not compare")
     probe = _probe_change(old.provenance.get("probe"), new.provenance.get("probe"))
@@ -259,7 +142,7 @@ def _compare_cell(what, old, new, not_recomputed):
     seeds = sorted(set(old.seeds) & set(new.seeds))
     if not seeds:
         return Row(what, "not recomputed", "no seed in common")
-    if _same_bytes(old, new, seeds):
+    if same_bytes(old, new, seeds):
         few = len(seeds) < len(old.seeds)
         return Row(what, "same bytes", f"{len(seeds)} of {len(old.seeds)} seeds" if few else "")
     ended = sorted(s for s in seeds if s in old.values(METRICS[0]) and s not in new.values(METRICS[0]))
@@ -281,7 +164,9 @@ def _probe_change(old, new):
     """What changed on the probe vector, in words; "" when nothing did or there is no probe in common."""
     if not old or not new or old.get("rewards") != new.get("rewards") or old.get("k") != new.get("k"):
         return ""
-    before, now = old.get("advantages", []), new.get("advantages", [])
+    before, now = old.get("advantages"), new.get("advantages")
+    if not isinstance(before, list) or not isinstance(now, list):
+        return "" if before == now else f"{before}, now {now}"
     if len(before) != len(now):
         return f"{len(before)} of them, now {len(now)}"
     for i, (a, b) in enumerate(zip(before, now, strict=True)):

@@ -17,14 +17,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from maxpo_bench.measure.statistics import holm
 
 MIN_PUBLISHED = 3  # published seeds a spread can be taken from
 PRIOR = 2  # what the spread of unrelated runs weighs, in seeds
 SAME = 1e-6  # relative; a smaller difference is none
-HALF_95 = float(stats.norm.isf(0.025))  # standard errors in half a 95% interval
+HALF_95 = -float(special.ndtri(0.025))  # standard errors in half a 95% interval
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,32 @@ class Finding:
     high: float | None = None
 
 
+def _variance(values):
+    """Unbiased variance of two or more numbers; plain Python, since most samples are a few seeds."""
+    mean = sum(values) / len(values)
+    return sum((x - mean) ** 2 for x in values) / (len(values) - 1)
+
+
 def spread(old, new):
     """Variance of the difference of two unrelated runs: that of all published values plus that of the new ones."""
-    first = np.var(list(old.values()), ddof=1)
-    return float(first + (np.var(list(new.values()), ddof=1) if len(new) >= MIN_PUBLISHED else first))
+    first = _variance(old.values())
+    return first + (_variance(new.values()) if len(new) >= MIN_PUBLISHED else first)
 
 
-def difference(old, new, pooled=0.0):
+def difference(old, new, pooled=None):
     """(mean of new - old over the seeds of both, its standard error, degrees of freedom, number of seeds S).
 
     old, new: {seed: value}, old with at least 3. The variance is that of the S paired differences, and counts beside it, as
     if PRIOR more seeds had it, that of unrelated runs: of this cell or of its task's cells on average (pooled), the larger.
+    Only a pooled variance adds degrees of freedom.
     """
     seeds = sorted(set(old) & set(new))
-    gaps = np.array([new[s] - old[s] for s in seeds])
-    gaps[np.abs(gaps) <= SAME * max(1e-6, *map(abs, old.values()))] = 0.0
-    paired = float(gaps.var(ddof=1)) if len(seeds) > 1 else 0.0
-    prior = max(spread(old, new), pooled)
-    variance = ((len(seeds) - 1) * paired + PRIOR * prior) / (len(seeds) - 1 + PRIOR)
-    return float(gaps.mean()), math.sqrt(variance / len(seeds)), len(seeds) - 1 + PRIOR, len(seeds)
+    nothing = SAME * max(1e-6, *map(abs, old.values()))
+    gaps = [new[s] - old[s] if abs(new[s] - old[s]) > nothing else 0.0 for s in seeds]
+    paired, prior = _variance(gaps) if len(gaps) > 1 else 0.0, max(spread(old, new), pooled or 0.0)
+    variance = ((len(gaps) - 1) * paired + PRIOR * prior) / (len(gaps) - 1 + PRIOR)
+    dof = max(1, len(gaps) - 1 + (0 if pooled is None else PRIOR))
+    return sum(gaps) / len(gaps), math.sqrt(variance / len(gaps)), dof, len(gaps)
 
 
 def judge(by_metric):
@@ -75,7 +82,7 @@ def judge(by_metric):
             found.append(Finding(what, metric, p, int(np.sign(detail)), 0))
             continue
         gap, error, dof, count = detail
-        half = float(stats.t.isf(0.025, dof)) * error
+        half = float(special.stdtrit(dof, 0.975)) * error
         found.append(Finding(what, metric, p, int(np.sign(gap)), count, gap, gap - half, gap + half))
     return found
 
@@ -106,7 +113,7 @@ def _questions(metric, cells):
 def _mean_over_estimators(pairs):
     """(old, new) of a task's mean over its estimators, {seed: value} for the seeds that all of them have."""
     return tuple(
-        {s: float(np.mean([side[s] for side in sides])) for s in set.intersection(*map(set, sides))}
+        {s: sum(side[s] for side in sides) / len(sides) for s in set.intersection(*map(set, sides))}
         for sides in zip(*pairs.values(), strict=True)
     )
 
@@ -115,14 +122,14 @@ def _p_values(differences):
     """Two-sided p values [n] of differences; without any spread, the smallest that swapping the labels of 2 S runs can give."""
     gap, error, dof, count = np.array(list(differences), dtype=np.float64).reshape(-1, 4).T
     flat = error <= 1e-12 * np.maximum(1, np.abs(gap))
-    p = 2 * stats.t.sf(np.abs(gap) / np.where(flat, 1, error), dof)
+    p = 2 * special.stdtr(dof, -np.abs(gap) / np.where(flat, 1, error))
     return np.where(gap == 0, 1.0, np.where(flat, np.minimum(1, 2 / special.comb(2 * count, count)), p)).tolist()
 
 
 def _stouffer(own):
     """(p, normal score) of independent tests [(two-sided p, signed difference)] added up; scales of reward drop out."""
-    score = sum(math.copysign(stats.norm.isf(max(p, 1e-300) / 2), gap) for p, gap in own) / math.sqrt(len(own))
-    return float(2 * stats.norm.sf(abs(score))), float(score)
+    score = sum(math.copysign(special.ndtri(max(p, 1e-300) / 2), gap) for p, gap in own) / math.sqrt(len(own))
+    return float(2 * special.ndtr(-abs(score))), float(score)
 
 
 def interval_columns(columns):
@@ -148,7 +155,7 @@ def interval_p_values(old, new):
     error = np.hypot(facing_old, facing_new) / HALF_95
     same = np.abs(gap) <= SAME * np.maximum(np.abs(old[:, 0]), 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * stats.norm.sf(np.abs(gap) / error)
+        p = 2 * special.ndtr(-np.abs(gap) / error)
     return np.where(np.isnan(error), np.nan, np.where(same, 1.0, p))
 
 
