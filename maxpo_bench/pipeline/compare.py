@@ -1,263 +1,307 @@
-"""Compare what this machine produced with the published results of a git revision. Imports no torch.
+"""Is what was computed here the same as the published results of a git revision? Imports no torch.
 
-For every declared cell and metric: identical (to the byte), reproduced (the 95% interval of the same-seed differences holds
-0), differs (by how much), or what else happened. Exit code 1 when learning got worse: a drop of max@K beyond chance on a cell
-or over an estimator's tasks (Holm, 5%), a cell that ran and no longer does, or other advantages on the fixed probe.
+One question with one error rate, 5% over the whole comparison. Byte equality decides at once, seed by seed; where bytes differ
+(native numerics, other versions of libraries), final values are compared as samples (same.py), tables by their intervals.
+Worse, and exit code 1: a drop beyond chance, a cell or a seed that ran and no longer does, other advantages on the fixed probe.
 """
 
 import io
-import json
-import math
-import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from maxpo_bench.errors import Fault, InputError
-from maxpo_bench.measure import statistics
+from maxpo_bench.errors import InputError
+from maxpo_bench.pipeline.sides import CELL_FILES, Cell, read_cell, read_revision, same_bytes
 from maxpo_bench.settings import task_file
 
 METRICS = ("max@K", "pass@K", "pass@1", "mean_reward")
-GATED = "max@K"
-LEVEL = 0.05
-TIMES = {"results/studies/cost.csv": ("time_us_per_group",)}  # columns that differ from run to run
-ROUNDING = 1e-9  # relative; below it two numbers differ by the machine's rounding only
+LEVELS = {METRICS[:1]: 0.03, METRICS[1:]: 0.01}  # error rate of each family of tests; with that of the tables, 5% in all
+TABLES_LEVEL = 0.01
+RAN = ("ok", "diverged")
+NUM_SHOWN = 20
+# From bad to good; the first three and `better` are "what differs".
+VERDICTS = ("worse", "differs", "better", "another task", "not judged", "reproduced", "same bytes", "new", "not recomputed")
 
 
 @dataclass
 class Row:
-    """One line of the comparison: a cell and a metric, or one results file."""
+    """One line of the comparison: a cell, cells added up, or a table."""
 
     what: str
-    metric: str
-    verdict: str  # identical | reproduced | differs | not recomputed | new | missing here | ...
-    published: float | None = None
-    here: float | None = None
-    gap: statistics.Interval | None = None  # here - published
+    verdict: str  # one of VERDICTS
     note: str = ""
+    metric: str = ""
+    gap: float | None = None  # here - published, in the task's rewards
+    low: float | None = None  # its 95% interval, not corrected for how many are compared
+    high: float | None = None
+    p: float | None = None  # corrected for how many are compared
+    num_seeds: int | None = None
+
+    def __str__(self):
+        return f"{self.what}: {self.note}"
+
+
+@dataclass
+class Comparison:
+    """What came out, and why bytes could not be expected to repeat."""
+
+    rows: list
+    reasons: list = field(default_factory=list)  # lines: native numerics, other versions of libraries
+
+    @property
+    def failures(self):
+        """One line per reason for exit code 1."""
+        return [str(row) for row in self.rows if row.verdict == "worse"]
+
+    @property
+    def ending(self):
+        """the same bytes | reproduced | differs: worse | differs: better | differs | nothing to compare"""
+        verdicts = {row.verdict for row in self.rows}
+        for verdict in ("worse", "better"):
+            if verdict in verdicts:
+                return f"differs: {verdict}"
+        if "differs" in verdicts:
+            return "differs"
+        if "reproduced" in verdicts or verdicts >= {"same bytes", "not judged"}:
+            return "reproduced"
+        return "the same bytes" if "same bytes" in verdicts else "nothing to compare"
 
 
 def main(args):
-    """`maxpo-bench compare [--against REV]`: prints the table as Markdown. Returns 0, or 1 when learning got worse."""
-    rows, failures = compare(task_file.root(), args.against)
-    print(as_markdown(rows, failures, args.against))
-    return 1 if failures else 0
+    """`maxpo-bench compare [--against REV] [--results DIR] [--all]`: prints Markdown. Returns 0, or 1 for worse."""
+    comparison = compare(task_file.root(), args.against, args.results)
+    print(as_markdown(comparison, args.against, args.all))
+    return 1 if comparison.failures else 0
 
 
-def compare(root=".", against="HEAD"):
-    """(rows, failures): every Row, and one line per reason to fail. InputError for a revision git does not know."""
-    from maxpo_bench.pipeline.freshness import computed_here
+def compare(root=".", against="HEAD", results=None):
+    """Comparison of every declared cell and table in `results` (root/results) with those of a git revision.
+
+    results: another folder laid out like root/results; seeds and cells that it lacks are not compared. In root/results, where
+    published files lie too, a cell counts as recomputed where its checkpoints folder is. InputError for an unknown revision.
+    """
     from maxpo_bench.report.load import read_params
 
     root = Path(root)
+    folder = root / "results" if results is None else Path(results)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of results; `maxpo-bench repro` makes one")
     params = read_params(root)
     cells = [(t, e) for t in dict.fromkeys(params["tasks"]) for e in dict.fromkeys(params["estimators"])]
-    paths = {(t, e): f"results/runs/{t}/{e}/metrics.json" for t, e in cells}
-    others = [f"results/variance/{t}.csv" for t in params["tasks"]] + [
-        f"results/studies/{s}.csv" for s in params.get("studies", [])
-    ]
-    published = read_revision(root, against, [*paths.values(), *others])
-    rows, failures, gaps = [], [], {}
-    for (task, estimator), path in paths.items():
-        mine = (root / path).read_bytes() if (root / path).is_file() else None
-        found, broken = _compare_cell(f"{task}, {estimator}", published.get(path), mine, computed_here((root / path).parent))
-        rows += found
-        failures += broken
-        for row in found:
-            if row.metric == GATED and row.gap is not None:
-                gaps[task, estimator] = row
-    failures += _worse(gaps)
-    for path in others:
-        row = _compare_file(path, published.get(path), (root / path).read_bytes() if (root / path).is_file() else None)
-        rows += [row] if row else []
-    return rows, failures
-
-
-def read_revision(root, revision, paths):
-    """{path: bytes} of the files of a revision that exist in it; paths are relative to root. One git process."""
-    try:
-        known = subprocess.run(
-            ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
-            cwd=root,
-            capture_output=True,
-            check=False,
-        )
-    except FileNotFoundError:
-        raise Fault("git is not installed, so there are no published results to read") from None
-    if known.returncode:
-        raise InputError(f"--against {revision}: git knows no such revision here")
-    commit = known.stdout.decode().strip()
-    request = "".join(f"{commit}:./{path}\n" for path in paths).encode()
-    answer = subprocess.run(["git", "cat-file", "--batch"], cwd=root, input=request, capture_output=True, check=False)
-    if answer.returncode:
-        raise Fault(f"git cat-file: {answer.stderr.decode(errors='replace').strip()}")
-    found, stream = {}, io.BytesIO(answer.stdout)
-    for path in paths:
-        head = stream.readline().split()
-        if len(head) == 3 and head[1] == b"blob":
-            found[path] = stream.read(int(head[2]))
-            stream.read(1)
-    return found
-
-
-def _compare_cell(what, published, mine, recomputed):
-    """(rows, failures) of one cell from the bytes of its two metrics.json (None: not there)."""
-    if published is None and mine is None:
-        return [], []
-    if published is None or mine is None:
-        return [Row(what, "", "new" if published is None else "missing here")], []
-    if published == mine:
-        return [Row(what, "", "identical" if recomputed else "not recomputed")], []
-    try:
-        old = json.loads(published)
-    except ValueError:
-        return [Row(what, "", "published file is broken")], []
-    try:
-        new = json.loads(mine)
-    except ValueError:
-        return [Row(what, "", "not valid JSON here")], [f"{what}: metrics.json here is not valid JSON"]
-    if old.get("task_sha256") != new.get("task_sha256"):
-        return [Row(what, "", "another task", note="its task file changed, so the numbers do not compare")], []
-    failures = []
-    probe = _probe_change(old.get("probe"), new.get("probe"))
-    if probe:
-        failures.append(f"{what}: other advantages on the fixed probe ({probe})")
-    if old.get("status") != new.get("status"):
-        if old.get("status") in ("ok", "not_applicable"):
-            failures.append(f"{what}: was {old.get('status')}, now {new.get('status')}: {new.get('reason', '')}")
-        return [Row(what, "", "status changed", note=f"{old.get('status')} to {new.get('status')}")], failures
-    rows = [
-        _compare_metric(what, metric, _by_seed(old, metric), _by_seed(new, metric))
-        for metric in METRICS
-        if metric in old.get("final", {}) or metric in new.get("final", {})
-    ]
-    return rows or [Row(what, "", "reproduced", note="same outcome, other text")], failures
-
-
-def _by_seed(metrics, metric):
-    values = metrics.get("final", {}).get(metric) or []
-    return {
-        int(s): float(v)
-        for s, v in zip(metrics.get("seeds", []), values, strict=False)
-        if isinstance(v, int | float) and math.isfinite(v)
+    tables = [f"variance/{t}.csv" for t in params["tasks"]] + [f"studies/{s}.csv" for s in params.get("studies", [])]
+    wanted = [f"runs/{t}/{e}/{name}" for t, e in cells for name in CELL_FILES] + tables
+    published = {
+        path.removeprefix("results/"): data for path, data in read_revision(root, against, [f"results/{p}" for p in wanted]).items()
     }
-
-
-def _compare_metric(what, metric, old, new):
-    pairs, seeds = statistics.pair(new, old)
-    row = Row(what, metric, "", _mean(old, seeds), _mean(new, seeds))
-    lost = sorted(set(old) - set(new))
-    row.note = f"no value here for seed {', '.join(map(str, lost))}" if lost else ""
-    if not len(pairs):
-        row.verdict = "no seed in common"
-    elif old == new:
-        row.verdict = "identical"
-    elif max(abs(p) for p in pairs) <= ROUNDING * max(1.0, *(abs(old[s]) for s in seeds)):
-        row.verdict = "reproduced" if not lost else "differs"
-    else:
-        row.gap = statistics.mean_interval(pairs)
-        if row.gap.low is None:
-            row.verdict = "differs"
-            row.note = "; ".join(filter(None, [row.note, row.gap.reason]))
+    comparison, changed = Comparison([]), {}
+    for task, estimator in cells:
+        old, new = (Cell(files) for files in read_cell(published, folder, f"runs/{task}/{estimator}"))
+        row = _compare_cell(f"{task}, {estimator}", old, new, results is None and not _computed(folder, task, estimator))
+        if row is None:
+            changed[task, estimator] = old, new
+            comparison.reasons += [line for line in _reasons(old, new) if line not in comparison.reasons]
         else:
-            row.verdict = "reproduced" if row.gap.low <= 0 <= row.gap.high else "differs"
-    return row
+            comparison.rows.append(row)
+    comparison.rows += _judge_cells(changed)
+    ran = results is not None or any(row.verdict != "not recomputed" for row in comparison.rows) or changed
+    comparison.rows += _compare_tables(tables, published, folder, ran)
+    comparison.rows.sort(key=_badness)
+    return comparison
 
 
-def _mean(values, seeds):
-    return sum(values[s] for s in seeds) / len(seeds) if seeds else None
+def _badness(row):
+    # What failed outright comes before what was tested; then by p.
+    return VERDICTS.index(row.verdict), -1.0 if row.p is None else row.p, -abs(row.gap or 0.0)
+
+
+def _computed(folder, task, estimator):
+    from maxpo_bench.pipeline.freshness import computed_here
+
+    return computed_here(folder / "runs" / task / estimator)
+
+
+def _compare_cell(what, old, new, not_recomputed):
+    """The Row of a cell that needs no test; None where final values must be compared. not_recomputed: told from equal files."""
+    if not new.there:
+        return Row(what, "not recomputed")
+    if not old.there:
+        return Row(what, "new", "not in the published results")
+    if not_recomputed and old.files["metrics.json"] == new.files["metrics.json"]:
+        return Row(what, "not recomputed")
+    if old.broken:
+        return Row(what, "differs", f"published {old.broken} is damaged")
+    if new.broken:
+        return Row(what, "worse", f"{new.broken} here is damaged; run the cell again")
+    if old.provenance.get("task_sha256") != new.provenance.get("task_sha256"):
+        return Row(what, "another task", "its task file changed, so the numbers do not compare")
+    probe = _probe_change(old.provenance.get("probe"), new.provenance.get("probe"))
+    if probe:
+        return Row(what, "worse", f"other advantages on the fixed probe ({probe})")
+    before, now = old.metrics.get("status"), new.metrics.get("status")
+    if before not in RAN or now not in RAN:
+        return _compare_status(what, before, now, new.metrics.get("reason", ""))
+    seeds = sorted(set(old.seeds) & set(new.seeds))
+    if not seeds:
+        return Row(what, "not recomputed", "no seed in common")
+    if same_bytes(old, new, seeds):
+        few = len(seeds) < len(old.seeds)
+        return Row(what, "same bytes", f"{len(seeds)} of {len(old.seeds)} seeds" if few else "")
+    ended = sorted(s for s in seeds if s in old.values(METRICS[0]) and s not in new.values(METRICS[0]))
+    if ended:
+        reason = f"was {before}, now {now}: {new.metrics.get('reason', '')}"
+        return Row(what, "worse", f"no value any more for seed {', '.join(map(str, ended))} ({reason})")
+    return None
+
+
+def _compare_status(what, before, now, reason):
+    if before == now:
+        return Row(what, "same bytes", before)
+    if before in RAN or now == "failed":
+        return Row(what, "worse", f"was {before}, now {now}: {reason}")
+    return Row(what, "better" if before == "failed" else "differs", f"was {before}, now {now}")
 
 
 def _probe_change(old, new):
     """What changed on the probe vector, in words; "" when nothing did or there is no probe in common."""
     if not old or not new or old.get("rewards") != new.get("rewards") or old.get("k") != new.get("k"):
         return ""
-    for i, (a, b) in enumerate(zip(old.get("advantages", []), new.get("advantages", []), strict=False)):
-        if abs(a - b) > 1e-6 * max(1.0, abs(a)):
+    before, now = old.get("advantages"), new.get("advantages")
+    if not isinstance(before, list) or not isinstance(now, list):
+        return "" if before == now else f"{before}, now {now}"
+    if len(before) != len(now):
+        return f"{len(before)} of them, now {len(now)}"
+    for i, (a, b) in enumerate(zip(before, now, strict=True)):
+        if not abs(a - b) <= 1e-6 * max(1.0, abs(a)):
             return f"sample {i}: {a:.6g}, now {b:.6g}"
     return ""
 
 
-def _worse(gaps):
-    """One line for each cell, and each estimator over its tasks, whose max@K dropped beyond chance."""
-    tests = [(f"{task}, {estimator}", row.gap) for (task, estimator), row in gaps.items()]
-    constant = [
-        f"{what}: max@K dropped by {-gap.estimate:.4g} on every seed"
-        for what, gap in tests
-        if gap.low is None and gap.num_pairs >= statistics.MIN_PAIRS and gap.estimate < 0
+def _reasons(old, new):
+    """Why the bytes of two cells need not be the same, a line each."""
+    lines = [
+        f"Native numerics ({where}): bytes need not repeat, so runs are compared as samples."
+        for cell, where in ((old, "published"), (new, "here"))
+        if cell.provenance.get("numerics", "portable") != "portable"
     ]
-    for estimator in dict.fromkeys(e for _, e in gaps):
-        own = [row for (_, e), row in gaps.items() if e == estimator and row.gap.error]
-        if len(own) > 1:  # each task by its own p value, so that tasks with other reward scales can be added
-            from scipy.stats import norm
-
-            # Each p value as a normal score (Stouffer): t statistics of few seeds have variance dof/(dof-2), not 1.
-            scores = [math.copysign(norm.isf(max(row.gap.p, 1e-300) / 2), row.gap.estimate) for row in own]
-            z = sum(scores) / math.sqrt(len(scores))
-            p = float(2 * norm.sf(abs(z)))
-            tests.append((f"{estimator} over {len(own)} tasks", statistics.Interval(z, None, None, len(own), p)))
-    lines = []
-    for (what, gap), p in zip(tests, statistics.holm([gap.p for _, gap in tests]), strict=True):
-        if p is not None and p < LEVEL and gap.estimate < 0:
-            size = f" by {-gap.estimate:.4g} [{-gap.high:.4g}, {-gap.low:.4g}]" if gap.low is not None else ""
-            lines.append(f"{what}: max@K dropped{size}, {gap.num_pairs} {'pairs' if size else 'tasks'}, p = {p:.2g} (Holm)")
-    return constant + lines
+    before, now = (cell.provenance.get("versions") or {} for cell in (old, new))
+    others = [f"{name} {before[name]}, here {now[name]}" for name in sorted(before) if now.get(name, before[name]) != before[name]]
+    return lines + ([f"Other versions: {'; '.join(others)}."] if others else [])
 
 
-def _compare_file(path, published, mine):
-    """A variance or study CSV: identical, or the largest relative difference of a number in it."""
-    if published is None or mine is None or published == mine:
-        return None if published is None or mine is None else Row(path, "", "identical file")
+def _judge_cells(changed):
+    """Rows of the cells whose bytes differ, and of what is seen only when cells are added up. changed: {(t, e): (old, new)}."""
+    from maxpo_bench.pipeline import same
+
+    tested = {f"{task}, {estimator}": [] for task, estimator in changed}  # what -> [(finding, level)], max@K first
+    for metrics, level in LEVELS.items():
+        family = {}
+        for metric in metrics:
+            values = {key: (old.values(metric), new.values(metric)) for key, (old, new) in changed.items()}
+            family[metric] = {k: v for k, v in values.items() if len(v[0]) >= same.MIN_PUBLISHED and set(v[0]) & set(v[1])}
+        for finding in same.judge(family):
+            tested.setdefault(finding.what, []).append((finding, level))
+    rows = []
+    for what, found in tested.items():
+        # The first metric that differs speaks for the cell: a drop of max@K is worse, whatever the mean reward did.
+        real = [finding for finding, level in found if finding.p < level]
+        if real:
+            rows.append(_row(real[0], "worse" if real[0].sign < 0 else "better"))
+        elif not found:
+            rows.append(Row(what, "not judged", f"fewer than {same.MIN_PUBLISHED} published seeds with a value"))
+        elif " over " not in what:
+            rows.append(_row(found[0][0], "reproduced"))
+    return rows
+
+
+def _row(finding, verdict):
+    size = f" by {abs(finding.gap):.4g}" if finding.gap is not None else ""
+    change = "within chance" if verdict == "reproduced" else f"{'dropped' if finding.sign < 0 else 'rose'}{size}"
+    note = f"{finding.metric} {change}, p = {finding.p:.2g}"
+    seeds = finding.num_seeds or None
+    return Row(finding.what, verdict, note, finding.metric, finding.gap, finding.low, finding.high, finding.p, seeds)
+
+
+def _compare_tables(paths, published, folder, ran):
+    """Rows of the variance and study tables. ran: whether equal tables count as recomputed."""
+    rows, p_values = [], {}
+    for path in paths:
+        old, new = published.get(path), (folder / path).read_bytes() if (folder / path).is_file() else None
+        if old is None and new is None:
+            continue
+        if new is None or (old == new and not ran):
+            rows.append(Row(path, "not recomputed"))
+        elif old is None:
+            rows.append(Row(path, "new", "not in the published results"))
+        elif old == new:
+            rows.append(Row(path, "same bytes"))
+        else:
+            row, p = _compare_table(path, old, new)
+            rows.append(row)
+            p_values[path] = p
+    count = sum(len(p) for p in p_values.values())
+    for row in rows:
+        p = p_values.get(row.what, ())
+        if row.verdict == "reproduced" and len(p):
+            row.p = min(1.0, count * min(p))  # Bonferroni over the intervals of all tables
+            row.verdict = "differs" if row.p < TABLES_LEVEL else "reproduced"
+            row.note = f"{len(p)} intervals, p = {row.p:.2g}; {row.note}"
+    return rows
+
+
+def _compare_table(path, old, new):
+    """(Row, p values of its intervals) of a table whose bytes changed; the p values are yet to be judged with all others."""
     import pandas as pd
 
+    from maxpo_bench.pipeline import same
+
     try:
-        old, new = (pd.read_csv(io.BytesIO(data)) for data in (published, mine))
+        old, new = (pd.read_csv(io.BytesIO(data)) for data in (old, new))
     except (ValueError, pd.errors.ParserError):
-        return Row(path, "", "differs", note="not readable as a table")
+        return Row(path, "differs", "not readable as a table"), []
     if list(old) != list(new) or len(old) != len(new):
-        return Row(path, "", "differs", note=f"{len(old)} rows of {len(old.columns)} columns, now {len(new)} of {len(new.columns)}")
-    if {"ratio_to_maxpo", "ratio_low", "ratio_high"} <= set(old):
-        known = old[["ratio_low", "ratio_high"]].notna().all(axis=1) & new["ratio_to_maxpo"].notna()
-        inside = ((new["ratio_to_maxpo"] >= old["ratio_low"]) & (new["ratio_to_maxpo"] <= old["ratio_high"]))[known]
-        verdict = "reproduced" if inside.mean() >= 0.9 else "differs"  # each published interval misses now and then
-        return Row(
-            path, "", verdict, note=f"{int(inside.sum())} of {int(known.sum())} variance ratios inside the published interval"
-        )
-    untimed = [name for name in TIMES.get(path, ()) if name in old]
-    old, new = old.drop(columns=untimed), new.drop(columns=untimed)
-    worst, column = 0.0, ""
-    for name in old.select_dtypes("number"):
-        gap = ((new[name] - old[name]).abs() / old[name].abs().clip(lower=1e-12)).max()
-        if gap > worst:
-            worst, column = float(gap), name
-    note = f"largest relative difference {worst:.2g}, in {column}" if column else "the same numbers"
-    note += f"; {', '.join(untimed)} not compared: times never repeat" if untimed else ""
-    return Row(path, "", "reproduced" if worst <= 1e-6 else "differs", note=note)
+        shapes = f"{len(old)} rows of {len(old.columns)} columns, now {len(new)} of {len(new.columns)}"
+        return Row(path, "differs", f"other rows or columns: {shapes}"), []
+    if "task_sha256" in old and not old["task_sha256"].equals(new["task_sha256"]):
+        return Row(path, "another task", "its task file changed, so the numbers do not compare"), []
+    times = [name for name in old if name.startswith("time_")]
+    dropped = times + [name for name in old if name.endswith("_sha256")]
+    old, new = old.drop(columns=dropped), new.drop(columns=dropped)
+    note = f"; {', '.join(times)} not compared: times never repeat" if times else ""
+    words = [n for n in old if not (pd.api.types.is_numeric_dtype(old[n]) and pd.api.types.is_numeric_dtype(new[n]))]
+    for name in words:
+        if not old[name].equals(new[name]):
+            return Row(path, "differs", f"other entries in {name}{note}"), []
+    intervals = same.interval_columns(old)
+    p_values, gaps = [], {}
+    for value, low, high in intervals:
+        first, second = (table[[value, low, high]].to_numpy(float) for table in (old, new))
+        p = same.interval_p_values(first, second)
+        p_values += p[p == p].tolist()
+        gaps[value] = same.relative_differences(first[p != p, 0], second[p != p, 0])  # exact values have no interval
+    if not intervals:
+        gaps = {n: same.relative_differences(old[n].to_numpy(float), new[n].to_numpy(float)) for n in old if n not in words}
+    largest = {name: float(gap.max()) for name, gap in gaps.items() if len(gap)}
+    column = max(largest, key=largest.get, default="")
+    worst = largest.get(column, 0.0)
+    numbers = f"largest relative difference {worst:.2g}" + (f", in {column}" if worst else "")
+    return Row(path, "reproduced" if worst <= same.SAME else "differs", numbers + note), p_values
 
 
-def as_markdown(rows, failures, against):
-    """The comparison as Markdown to paste in a pull request: the verdict, counts, then every row that is not identical."""
-    counts = {}
-    for row in rows:
-        counts[row.verdict] = counts.get(row.verdict, 0) + 1
-    lines = [f"### Results here against {against}", ""]
-    lines += [f"**{'Worse' if failures else 'No loss found'}.** " + ", ".join(f"{n} {v}" for v, n in sorted(counts.items())) + "."]
-    if not any(row.verdict not in ("not recomputed", "missing here", "identical file") for row in rows):
-        lines[-1] = "**Nothing to compare:** no cell was recomputed on this machine. Run `make repro` first."
-    lines += [""] + [f"- {failure}" for failure in failures] + [""] * bool(failures)
-    shown = [row for row in rows if row.verdict not in ("identical", "not recomputed", "identical file")]
+def as_markdown(comparison, against, everything=False):
+    """The ending first, then counts and why bytes may differ, then what differs, worst first: at most 20 rows, or everything."""
+    counts = {verdict: sum(row.verdict == verdict for row in comparison.rows) for verdict in VERDICTS}
+    ending = comparison.ending[0].upper() + comparison.ending[1:]
+    lines = [f"**{ending}.** Results here against {against}: " + ", ".join(f"{n} {v}" for v, n in counts.items() if n) + "."]
+    if comparison.ending == "nothing to compare":
+        lines += ["", "Nothing that was published was recomputed here, or too few seeds of it. `make repro` does."]
+    lines += ["", *comparison.reasons] if comparison.reasons else []
+    quiet = ("reproduced", "same bytes", "new", "not recomputed")
+    rows = [row for row in comparison.rows if everything or row.verdict not in quiet]
+    shown = rows if everything else rows[:NUM_SHOWN]
     if shown:
-        lines += [
-            "| cell | metric | published | here | difference [95% interval] | pairs | verdict |",
-            "| --- | --- | ---: | ---: | ---: | ---: | --- |",
-        ]
+        lines += ["", "| what | verdict | difference [95% interval] | seeds | |", "| --- | --- | ---: | ---: | --- |"]
     for row in shown:
-        gap, text = row.gap, ""
-        if gap is not None:
-            text = f"{gap.estimate:+.4g}" + (f" [{gap.low:+.4g}, {gap.high:+.4g}]" if gap.low is not None else "")
-        note = f" ({row.note})" if row.note else ""
-        number = ["" if v is None else f"{v:.4f}" for v in (row.published, row.here)]
-        lines.append(
-            f"| {row.what} | {row.metric} | {number[0]} | {number[1]} | {text} "
-            f"| {gap.num_pairs if gap else ''} | {row.verdict}{note} |"
-        )
+        gap = "" if row.gap is None else f"{row.gap:+.4g}" + (f" [{row.low:+.4g}, {row.high:+.4g}]" if row.low is not None else "")
+        lines.append(f"| {row.what} | {row.verdict} | {gap} | {row.num_seeds or ''} | {row.note} |")
+    if len(rows) > len(shown):
+        lines += ["", f"{len(rows) - len(shown)} more rows: --all"]
     return "\n".join(lines)

@@ -1,19 +1,21 @@
-"""compare: what is identical, reproduced or different, and when it fails."""
+"""compare: the three endings, what is worse, what is not judged, and what it says when git or a file is in the way."""
 
 import argparse
+import gzip
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 import synthetic  # noqa: E402
 
 from maxpo_bench.errors import InputError  # noqa: E402
-from maxpo_bench.measure import statistics
 from maxpo_bench.pipeline import compare  # noqa: E402
 
 TASKS, ESTIMATORS = ("maze", "frozenlake", "countdown3"), ("rloo", "pkpo", "maxpo")
@@ -26,15 +28,20 @@ def project(tmp_path):
     for folder in (root / "results" / "runs").glob("*/*"):
         (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "checkpoints" / "final-seed0.safetensors").write_bytes(b"")
-    (root / ".gitignore").write_text("checkpoints\n")
-    for command in (["init", "-q"], ["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "base"]):
-        subprocess.run(["git", *command], cwd=root, check=True)
+    (root / ".gitignore").write_text("checkpoints\nquick\n")
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    commit(root)
     return root
 
 
-def shift(amount, seeds=None, noise=0.0):
+def commit(root):
+    for command in (["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "published"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+
+
+def shift(amount, seeds=None, noise=0.0, metric="max@K"):
     def change(metrics):
-        values = metrics["final"]["max@K"]
+        values = metrics["final"][metric]
         for i in range(len(values)):
             if seeds is None or i in seeds:
                 values[i] += amount + noise * ((-1) ** i)
@@ -42,117 +49,322 @@ def shift(amount, seeds=None, noise=0.0):
     return change
 
 
-def verdicts(rows, what, metric="max@K"):
-    return [row.verdict for row in rows if row.what == what and row.metric in ("", metric)]
+def edit_provenance(root, task, estimator, **changes):
+    folder = root / "results" / "runs" / task / estimator
+    path = next(folder / name for name in ("provenance.json", "metrics.json") if (folder / name).is_file())
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_untouched_results_are_identical_and_pass(project, monkeypatch, capsys):
-    rows, failures = compare.compare(project)
-    assert {row.verdict for row in rows} == {"identical", "identical file"} and not failures
+def split_provenance(folder):
+    """The present layout from one that keeps everything in metrics.json and plain tables."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    apart = ("task_sha256", "source_sha256", "probe", "versions")
+    provenance = {"numerics": "portable"} | {key: metrics.pop(key) for key in apart if key in metrics}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    if not (folder / "provenance.json").is_file():
+        (folder / "provenance.json").write_text(json.dumps(provenance))
+    for name in ("curve.csv", "ladder.csv"):
+        if (folder / name).is_file():
+            (folder / f"{name}.gz").write_bytes(gzip.compress((folder / name).read_bytes(), mtime=0))
+            (folder / name).unlink()
+
+
+def first_seeds(folder, count):
+    """Keep the first seeds of a cell, as a quick run of it writes them."""
+    split_provenance(folder)
+    metrics = json.loads((folder / "metrics.json").read_text())
+
+    def cut(node):
+        return {k: cut(v) for k, v in node.items()} if isinstance(node, dict) else node[:count]
+
+    metrics |= {"seeds": metrics["seeds"][:count], "final": cut(metrics["final"])}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    for name in ("curve.csv.gz", "ladder.csv.gz"):
+        header, *lines = gzip.decompress((folder / name).read_bytes()).decode().splitlines()
+        kept = [header, *(line for line in lines if int(line.split(",")[0]) < count)]
+        (folder / name).write_bytes(gzip.compress(("\n".join(kept) + "\n").encode(), mtime=0))
+
+
+def verdict(comparison, what):
+    return [row.verdict for row in comparison.rows if row.what == what]
+
+
+def run(project, monkeypatch, capsys, **arguments):
     monkeypatch.chdir(project)
-    assert compare.main(argparse.Namespace(against="HEAD")) == 0
-    assert "No loss found" in capsys.readouterr().out
+    code = compare.main(argparse.Namespace(**{"against": "HEAD", "results": None, "all": False} | arguments))
+    return code, capsys.readouterr().out
 
 
-def test_committed_results_are_not_called_reproduced(project):
+def test_untouched_results_are_the_same_bytes(project, monkeypatch, capsys):
+    comparison = compare.compare(project)
+    assert {row.verdict for row in comparison.rows} == {"same bytes"} and comparison.ending == "the same bytes"
+    code, out = run(project, monkeypatch, capsys)
+    assert code == 0 and out.startswith("**The same bytes.**") and len(out.splitlines()) == 1
+
+
+def test_committed_results_are_not_called_reproduced(project, monkeypatch, capsys):
     for path in (project / "results" / "runs").glob("*/*/checkpoints"):
         shutil.rmtree(path)
-    rows, failures = compare.compare(project)
-    assert {row.verdict for row in rows} == {"not recomputed", "identical file"}
-    assert "Nothing to compare" in compare.as_markdown(*compare.compare(project), "HEAD")
+    assert {row.verdict for row in compare.compare(project).rows} == {"not recomputed"}
+    code, out = run(project, monkeypatch, capsys)
+    assert code == 0 and out.startswith("**Nothing to compare.**") and "12 not recomputed" in out
 
 
 def test_a_cell_that_keeps_no_policies_counts_as_recomputed(project):
     for path in (project / "results" / "runs").glob("*/*/checkpoints/*"):
         path.unlink()
-    assert {row.verdict for row in compare.compare(project)[0]} == {"identical", "identical file"}
+    assert compare.compare(project).ending == "the same bytes"
 
 
-def test_noise_is_reproduced_and_a_gain_is_no_failure(project):
+def test_provenance_apart_from_numbers_is_the_same_bytes(project):
+    """Against a revision that kept versions and hashes beside the numbers, and tables unpacked."""
+    for folder in (project / "results" / "runs").glob("*/*"):
+        split_provenance(folder)
+    assert compare.compare(project).ending == "the same bytes"
+
+
+def test_first_seeds_below_another_folder_are_compared_seed_by_seed(project, monkeypatch, capsys):
+    shutil.copytree(project / "results", project / "quick")
+    first_seeds(project / "quick" / "runs" / "maze" / "pkpo", 2)
+    shutil.rmtree(project / "quick" / "runs" / "frozenlake")
+    comparison = compare.compare(project, results=project / "quick")
+    assert comparison.ending == "the same bytes"
+    assert next(row.note for row in comparison.rows if row.what == "maze, pkpo") == "2 of 10 seeds"
+    assert verdict(comparison, "frozenlake, pkpo") == ["not recomputed"]
+    code, out = run(project, monkeypatch, capsys, results=str(project / "quick"))
+    assert code == 0 and out.startswith("**The same bytes.**") and "3 not recomputed" in out
+
+
+@pytest.mark.parametrize("name", ["curve.csv.gz", "ladder.csv.gz", "metrics.json"])
+def test_one_digit_of_one_seed_is_another_byte(project, name):
+    quick = project / "quick"
+    shutil.copytree(project / "results", quick)
+    folder = quick / "runs" / "maze" / "pkpo"
+    first_seeds(folder, 2)
+    if name == "metrics.json":
+        metrics = json.loads((folder / name).read_text())
+        metrics["final"]["ladder"]["8"][1] += 1e-15
+        (folder / name).write_text(json.dumps(metrics))
+    else:
+        text = gzip.decompress((folder / name).read_bytes()).decode().rstrip("\n")
+        (folder / name).write_bytes(gzip.compress((text + "1\n").encode(), mtime=0))
+    comparison = compare.compare(project, results=quick)
+    assert verdict(comparison, "maze, pkpo") == ["reproduced"] and comparison.ending == "reproduced"
+
+
+def test_a_folder_that_is_not_there_is_one_line(project):
+    with pytest.raises(InputError, match="no such folder of results"):
+        compare.compare(project, results=project / "nowhere")
+
+
+def test_noise_is_reproduced_and_a_gain_is_no_failure(project, monkeypatch, capsys):
     synthetic.edit(project, "maze", "pkpo", shift(0.0, noise=0.01))
+    assert compare.compare(project).ending == "reproduced"
     synthetic.edit(project, "maze", "maxpo", shift(0.2, noise=0.01))
-    rows, failures = compare.compare(project)
-    assert verdicts(rows, "maze, pkpo") == ["reproduced"]
-    assert verdicts(rows, "maze, maxpo") == ["differs"]
-    assert not failures
-    assert "| maze, maxpo | max@K |" in compare.as_markdown(rows, failures, "HEAD")
+    comparison = compare.compare(project)
+    assert verdict(comparison, "maze, pkpo") == ["reproduced"] and verdict(comparison, "maze, maxpo") == ["better"]
+    code, out = run(project, monkeypatch, capsys)
+    assert code == 0 and out.startswith("**Differs: better.**")
+    assert "| maze, maxpo | better | +0.2 [" in out and "maze, pkpo" not in out
+    assert "| maze, pkpo | reproduced |" in run(project, monkeypatch, capsys, all=True)[1]
 
 
 def test_a_drop_fails_and_names_the_cell(project, monkeypatch, capsys):
     synthetic.edit(project, "maze", "maxpo", shift(-0.1, noise=0.01))
-    monkeypatch.chdir(project)
-    assert compare.main(argparse.Namespace(against="HEAD")) == 1
-    out = capsys.readouterr().out
-    assert "- maze, maxpo: max@K dropped by 0.1 [" in out and "**Worse.**" in out
+    code, out = run(project, monkeypatch, capsys)
+    assert code == 1 and out.startswith("**Differs: worse.**")
+    assert "| maze, maxpo | worse | -0.1 [" in out and "max@K dropped by 0.1, p = " in out
+
+
+def test_a_drop_of_another_metric_is_worse_too(project):
+    synthetic.edit(project, "maze", "maxpo", shift(-0.1, noise=0.01, metric="pass@1"))
+    assert compare.compare(project).failures[0].startswith("maze, maxpo: pass@1 dropped by 0.1")
+
+
+@pytest.mark.parametrize("metric", ["mean_reward", "pass@1"])
+def test_max_at_k_speaks_first(project, metric):
+    """A cell whose max@K rose at the cost of the mean reward is better; the other way round it is worse."""
+    for sign, expected in ((1, "better"), (-1, "worse")):
+        subprocess.run(["git", "checkout", "-q", "--", "results"], cwd=project, check=True)
+        synthetic.edit(project, "maze", "maxpo", shift(0.2 * sign, noise=0.01))
+        synthetic.edit(project, "maze", "maxpo", shift(-0.3 * sign, noise=0.01, metric=metric))
+        assert verdict(compare.compare(project), "maze, maxpo") == [expected]
 
 
 def test_a_drop_too_small_on_each_task_is_seen_over_all(project):
     for task in TASKS:
-        synthetic.edit(project, task, "maxpo", shift(-0.01, noise=0.016))
-    rows, failures = compare.compare(project)
-    assert [f.split(":")[0] for f in failures] == ["maxpo over 3 tasks"]
-
-
-def test_pooled_tasks_of_four_seeds_raise_no_false_alarm():
-    """t statistics of 4 seeds have variance 3: added up as if it were 1 they alarm in 4% of draws, not in 0.2%."""
-    rng, alarms = np.random.default_rng(5), 0
-    for _ in range(500):
-        rows = [compare.Row("", "", "", gap=statistics.mean_interval(rng.normal(size=4))) for _ in range(10)]
-        alarms += any("over 10 tasks" in line for line in compare._worse({(t, "maxpo"): row for t, row in enumerate(rows)}))
-    assert alarms <= 6
-
-
-def test_times_of_the_cost_study_are_not_compared(project):
-    old = b"estimator,group_size,time_us_per_group,peak_memory_per_input\nmaxpo,16,1.5,4\n"
-    slower, larger = old.replace(b"1.5", b"3.5"), old.replace(b",4\n", b",9\n")
-    path = "results/studies/cost.csv"
-    row = compare._compare_file(path, old, slower)
-    assert row.verdict == "reproduced" and "time_us_per_group not compared" in row.note
-    assert compare._compare_file(path, old, larger).verdict == "differs"
-    assert compare._compare_file("results/studies/other.csv", old, slower).verdict == "differs"
+        synthetic.edit(project, task, "maxpo", shift(-0.012, noise=0.01))
+    failures = compare.compare(project).failures
+    assert "maxpo over 3 tasks" in [line.split(":")[0] for line in failures]
+    assert not any(", maxpo:" in line for line in failures)
 
 
 def test_the_same_drop_on_every_seed_fails(project):
-    synthetic.edit(project, "maze", "maxpo", shift(-0.05))
-    assert "dropped by 0.05 on every seed" in compare.compare(project)[1][0]
+    synthetic.edit(project, "maze", "maxpo", shift(-0.1))
+    assert "max@K dropped by 0.1" in compare.compare(project).failures[0]
+
+
+def test_a_difference_of_rounding_is_reproduced(project):
+    for task in TASKS:
+        for estimator in ESTIMATORS:
+            synthetic.edit(project, task, estimator, shift(-1e-9))
+    assert compare.compare(project).ending == "reproduced"
 
 
 def test_other_advantages_on_the_probe_fail(project):
     """An off-by-one in k that learning hides is still seen."""
-    synthetic.edit(project, "maze", "maxpo", lambda m: m["probe"].update(advantages=[0.5, -1.0, -1.0, 1.0]))
-    assert "other advantages on the fixed probe (sample 0: 1, now 0.5)" in compare.compare(project)[1][0]
+    edit_provenance(project, "maze", "maxpo", probe={"rewards": [1, 0, 0, 1], "k": 4, "advantages": [0.5, -1.0, -1.0, 1.0]})
+    assert "other advantages on the fixed probe (sample 0: 1, now 0.5)" in compare.compare(project).failures[0]
 
 
 def test_a_cell_that_broke_fails(project):
     synthetic.edit(project, "maze", "pkpo", lambda m: (m.update(status="failed", reason="the env raised"), m.pop("final")))
-    assert compare.compare(project)[1] == ["maze, pkpo: was ok, now failed: the env raised"]
+    assert compare.compare(project).failures == ["maze, pkpo: was ok, now failed: the env raised"]
 
 
-def test_too_few_seeds_get_no_interval(project):
+def test_a_seed_that_diverges_fails_and_one_beyond_the_common_seeds_does_not(project):
+    def diverge(metrics):
+        metrics.update(status="diverged", reason="seed 7: not finite")
+        metrics["final"]["max@K"][7] = None
+
+    synthetic.edit(project, "maze", "pkpo", diverge)
+    expected = "maze, pkpo: no value any more for seed 7 (was ok, now diverged: seed 7: not finite)"
+    assert compare.compare(project).failures == [expected]
+    commit(project)
+    shutil.copytree(project / "results", project / "quick")
+    folder = project / "quick" / "runs" / "maze" / "pkpo"
+    first_seeds(folder, 3)
+    metrics = json.loads((folder / "metrics.json").read_text()) | {"status": "ok", "reason": ""}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert compare.compare(project, results=project / "quick").ending == "the same bytes"
+
+
+def test_too_few_published_seeds_are_not_judged(project):
     def two_seeds(metrics):
         metrics["seeds"] = [0, 1]
-        metrics["final"]["max@K"] = [0.1, 0.9]
+        metrics["final"] = {"max@K": [0.1, 0.9]}
 
     synthetic.edit(project, "maze", "pkpo", two_seeds)
-    row = next(r for r in compare.compare(project)[0] if r.what == "maze, pkpo" and r.metric == "max@K")
-    assert row.gap.low is None and "2 of the 3 seeds" in row.note
+    commit(project)
+    synthetic.edit(project, "maze", "pkpo", lambda m: m["final"].update({"max@K": [0.5, 0.2]}))
+    assert verdict(compare.compare(project), "maze, pkpo") == ["not judged"]
 
 
 def test_another_task_is_not_compared(project):
-    synthetic.edit(project, "maze", "pkpo", lambda m: m.update(task_sha256="other"))
-    assert verdicts(compare.compare(project)[0], "maze, pkpo") == ["another task"]
+    edit_provenance(project, "maze", "pkpo", task_sha256="other")
+    assert verdict(compare.compare(project), "maze, pkpo") == ["another task"]
 
 
-def test_broken_and_absent_files_are_said(project):
+@pytest.mark.parametrize("text", ['{"half', "[1, 2]", '{"final": 3}', '{"seeds": {"a": 1}}'])
+def test_broken_and_absent_files_are_said(project, text):
     folder = project / "results" / "runs" / "maze"
-    (folder / "pkpo" / "metrics.json").write_text('{"half')
+    (folder / "pkpo" / "metrics.json").write_text(text)
     (folder / "rloo" / "metrics.json").unlink()
-    rows, failures = compare.compare(project)
-    assert verdicts(rows, "maze, pkpo") == ["not valid JSON here"] and "not valid JSON" in failures[0]
-    assert verdicts(rows, "maze, rloo") == ["missing here"]
+    comparison = compare.compare(project)
+    assert comparison.failures == ["maze, pkpo: metrics.json here is damaged; run the cell again"]
+    assert verdict(comparison, "maze, rloo") == ["not recomputed"]
+
+
+def test_native_numerics_and_other_versions_are_one_line_each(project, monkeypatch, capsys):
+    for estimator in ("pkpo", "maxpo"):
+        synthetic.edit(project, "maze", estimator, shift(0.0, noise=0.001))
+        edit_provenance(project, "maze", estimator, numerics="native", versions={"torch": "9.0.0", "numpy": "2.4.6"})
+    code, out = run(project, monkeypatch, capsys)
+    assert code == 0 and out.startswith("**Reproduced.**")
+    assert out.count("Native numerics (here): bytes need not repeat") == 1
+    assert out.count("Other versions: torch 2.13.0, here 9.0.0.") == 1
+
+
+def test_no_more_than_twenty_rows_unless_asked(tmp_path, monkeypatch, capsys):
+    root = synthetic.write(tmp_path / "project", synthetic.TASKS, ESTIMATORS, studies=False)
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    commit(root)
+    for task in synthetic.TASKS:
+        for estimator in ESTIMATORS:
+            synthetic.edit(root, task, estimator, shift(-0.5 if task == "maze" else -0.3, noise=0.01))
+    monkeypatch.chdir(root)
+    code, out = run(root, monkeypatch, capsys)
+    rows = [line for line in out.splitlines() if "| worse |" in line]
+    assert code == 1 and len(rows) == 20 and "more rows: --all" in out
+    assert len([line for line in run(root, monkeypatch, capsys, all=True)[1].splitlines() if "| worse |" in line]) > 30
+
+
+def table_verdict(old, new, path="results/studies/some.csv", level=compare.TABLES_LEVEL):
+    rows = compare._compare_tables([path], {path: old.to_csv(index=False).encode()}, write_table(new, path), True)
+    return rows[0].verdict, rows[0].note
+
+
+def write_table(frame, path):
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp())
+    (folder / path).parent.mkdir(parents=True)
+    (folder / path).write_text(frame.to_csv(index=False))
+    return folder
+
+
+def test_times_are_not_compared():
+    old = pd.DataFrame({"estimator": ["maxpo"], "time_us_per_group": [1.5], "peak_memory_per_input": [4.0]})
+    slower, larger = old.assign(time_us_per_group=3.5), old.assign(peak_memory_per_input=9.0)
+    found, note = table_verdict(old, slower)
+    assert found == "reproduced" and "time_us_per_group not compared" in note
+    assert table_verdict(old, larger)[0] == "differs"
+
+
+def test_tables_without_intervals_go_by_the_largest_relative_difference():
+    old = pd.DataFrame({"kind": ["a", "b"], "bias": [0.5, 1e-17], "note": [np.nan, 2.0]})
+    assert table_verdict(old, old.assign(bias=[0.5 * (1 + 1e-9), -3e-17]))[0] == "reproduced"
+    found, note = table_verdict(old, old.assign(bias=[0.5001, 1e-17]))
+    assert found == "differs" and "0.0002, in bias" in note
+    assert table_verdict(old, old.assign(note=[1.0, 2.0]))[0] == "differs"
+    assert table_verdict(old, old.assign(kind=["a", "c"]))[0] == "differs"
+    assert table_verdict(old, old.iloc[:1])[0] == "differs"
+
+
+def test_tables_with_intervals_alarm_in_one_of_a_hundred():
+    """300 ratios, estimated twice with their own intervals; beside them columns without one that never repeat."""
+    rng, alarms = np.random.default_rng(3), 0
+    for _ in range(200):
+        tables = []
+        for _ in range(2):
+            value, half = 1 + 0.05 * rng.normal(size=300), np.full(300, 1.96 * 0.05)
+            columns = {"trace": rng.random(300), "ratio_to_maxpo": value, "ratio_low": value - half, "ratio_high": value + half}
+            tables.append(pd.DataFrame(columns))
+        alarms += table_verdict(*tables)[0] != "reproduced"
+    assert alarms <= 6
+    tables[1].loc[7, ["ratio_to_maxpo", "ratio_low", "ratio_high"]] += 1.0
+    assert table_verdict(*tables)[0] == "differs"
+
+
+def test_exact_rows_of_a_table_with_intervals_must_be_equal():
+    old = pd.DataFrame({"ratio": [1.5, 2.0], "low": [np.nan, 1.9], "high": [np.nan, 2.1]})
+    assert table_verdict(old, old.assign(ratio=[1.5, 2.01]))[0] == "reproduced"
+    assert table_verdict(old, old.assign(ratio=[1.501, 2.0]))[0] == "differs"
+
+
+def test_a_variance_table_of_another_task_is_not_compared(project):
+    path = project / "results" / "variance" / "maze.csv"
+    table = pd.read_csv(path)
+    table.assign(task_sha256="a").to_csv(path, index=False)
+    commit(project)
+    table.assign(task_sha256="b").to_csv(path, index=False)
+    assert verdict(compare.compare(project), "variance/maze.csv") == ["another task"]
 
 
 @pytest.mark.parametrize("revision", ["nowhere", "--help", "HEAD:params.yaml"])
 def test_unknown_revision_is_one_line(project, revision):
     with pytest.raises(InputError, match="git knows no such revision"):
         compare.compare(project, revision)
+
+
+def test_git_s_own_reason_is_passed_on(project, monkeypatch):
+    """A repository of another user, and a folder that is in none."""
+    with monkeypatch.context() as patch:
+        patch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        with pytest.raises(InputError, match="dubious ownership.*safe.directory") as dubious:
+            compare.compare(project)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
+    shutil.rmtree(project / ".git")
+    with pytest.raises(InputError, match="not a git repository") as none:
+        compare.compare(project)
+    assert "\n" not in f"{dubious.value}{none.value}"

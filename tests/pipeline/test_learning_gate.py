@@ -55,7 +55,7 @@ def rerun(published, tmp_path, monkeypatch):
             (folder / "tasks" / "bandit.yaml").write_text(task)
             assert base.run_base("bandit") == 0
         assert cell.run_cell("bandit", "maxpo") == 0
-        return compare.main(argparse.Namespace(against="HEAD")), compare.compare(folder)[1]
+        return compare.main(argparse.Namespace(against="HEAD", results=None, all=False)), compare.compare(folder).failures
 
     return run
 
