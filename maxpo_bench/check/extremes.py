@@ -4,6 +4,8 @@ import itertools
 
 import torch
 
+from maxpo_bench.check.subject import rounded
+
 BLOW_UP = 100  # an advantage beyond this, from rewards in [0, 1] and a group of at most 16, is out of proportion
 SIZES = (3, 4, 5, 8, 16)
 
@@ -38,7 +40,7 @@ def check_constant_group(subject, report, objective):
     group, advantages, residue, dtype = first
     if centred or residue != residue:
         report.add("constant group", "fail", f"leaves a residue of {residue:.2g} in {dtype}: rounding is divided by a std or an eps",
-                   [round(x, 6) for x in group.tolist()], advantages, torch.zeros_like(advantages), dtype)
+                   rounded(group), advantages, torch.zeros_like(advantages), dtype)
     else:
         report.add("constant group", "note", f"advantage {residue:.3g} for reward {group[0]:.3g}: not centred", group, advantages)
 
@@ -89,6 +91,6 @@ def check_float32_residue(subject, report, objective):
         single, double = subject.alone(group, k)[0].double(), subject.alone(group.double(), k)[0].double()
         if not (single - double).abs().max() <= 1e-3 * (1 + double.abs().max()):
             report.add("float32 residue", "fail", f"all but one alike: {single.abs().max():.3g} in float32, {double.abs().max():.3g} in "
-                       "float64: rounding is taken for spread", [round(x, 6) for x in group[0].tolist()], single, double, "float32")
+                       "float64: rounding is taken for spread", rounded(group[0]), single, double, "float32")
             return
     report.add("float32 residue", "pass", "all but one alike (as 7 against 1): float32 gives what float64 gives")

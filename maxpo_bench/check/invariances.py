@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from maxpo_bench.check.subject import varied_side
+from maxpo_bench.check.subject import rounded, varied_side
 
 
 def smallest(report, name, subject, cases, text, passed, tolerance=1e-5):
@@ -19,7 +19,7 @@ def smallest(report, name, subject, cases, text, passed, tolerance=1e-5):
             bad = ~((got - expected).abs() <= limit).all(-1)
             if bad.any():
                 row = bad.nonzero()[0, 0]
-                given = ", ".join([f"k = {k}"] * subject.takes_k + [words(row)] * bool(words))
+                given = ", ".join([f"k = {k}"] * subject.takes_k + ([words(row)] if words else []))
                 report.add(name, "fail", text, shown[row], got[row], expected[row], given)
                 return
     report.add(name, "pass", passed)
@@ -78,7 +78,7 @@ def check_side_information(subject, report, objective):
             subject.side += (name,)
             row = differs.nonzero()[0, 0]
             report.add(word, "note", f"the advantages depend on the {word} of the samples", groups[row], other[row],
-                       given=f"{word} {[round(x, 2) for x in values[row].tolist()]}; all alike: {base[row].tolist()}")
+                       given=f"{word} {rounded(values[row])}; all alike: {rounded(base[row])}")
         else:
             report.add(word, "note", f"the {word} of the samples play no role")
 
@@ -95,7 +95,7 @@ def check_groups(subject, report, objective):
     else:
         subject.look_across()
         report.add("groups", "note", "a group's advantages depend on the other groups of its batch", groups, together,
-                   given=f"each group alone: {[[round(x, 6) for x in row] for row in alone.tolist()]}")
+                   given=f"each group alone: {rounded(alone)}")
     if subject.call.convention == "verl":
         order = torch.randperm(groups.numel(), generator=torch.Generator().manual_seed(0))
         mixed = subject.call.verl_batch(groups, k, **side, order=order)[:, 0].view(groups.shape)
@@ -125,7 +125,7 @@ def check_permutation(subject, report, objective):
 
             def words(row, moved=moved):
                 lengths = "".join(f"{name} {values[row].tolist()}, " for name, values in moved.items())
-                return f"{lengths}in the order {groups[row].tolist()} they are {[round(x, 6) for x in advantages[row].tolist()]}"
+                return f"{lengths}in the order {groups[row].tolist()} they are {rounded(advantages[row])}"
             yield groups[:, order], got, advantages[:, order], words
     smallest(report, "permutation", subject, cases, "the order of the samples changes their advantages",
              "advantages follow their samples in any order")
@@ -171,7 +171,7 @@ def check_offset(subject, report, objective):
     if gap.max() > 1e-3 * size:
         row = (gap > 1e-3 * size).nonzero()[0, 0]
         report.add("offset", "note", "a reward added to all changes the advantages: not shift-invariant", groups[row] + 1, moved[row],
-                   given=f"without the 1: {[round(x, 6) for x in base[row].tolist()]}")
+                   given=f"without the 1: {rounded(base[row])}")
         return
     for dtype, offset, tolerance in ((torch.float64, 1e6, 1e-5), (torch.float32, 1e3, 1e-2)):
         moved = subject.call((groups + offset).to(dtype), k=k).double()

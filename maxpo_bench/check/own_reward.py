@@ -56,7 +56,10 @@ def check_own_reward(subject, report, objective):
         wanted = k if subject.takes_k and subject.depends_on_k() or subject.only_k else 1
         found = {name for name, factor in FACTORS.items()
                  if (slope / wanted - factor(n, k, subject.num_groups)).abs().max() < 1e-4 and (name != "1 - 1/(GN)" or subject.num_groups > 1)}
-        factors = found if factors is None else factors & found
+        if factors is not None:
+            factors &= found
+            continue
+        factors = found
         example = groups[0, -1], advantages[0, -1:], advantages[0, :1] + wanted * (own[-1] - own[0])
         given = f"the first sample's; it has {advantages[0, 0]:.6g} with reward {own[0]:.6g}" + f", k = {k}" * subject.takes_k
     if factors:

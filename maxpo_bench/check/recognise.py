@@ -141,8 +141,8 @@ def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
             return None
         factor = (ordinary[0] * ordinary[1]).sum().item() / size
         wanted = factor * reference
-        gap = (own - wanted).abs().amax(-1)
-        if abs(factor) < 1e-9 or (gap > tolerance * wanted.abs().amax(-1) + 1e-9 * wanted.abs().max()).any():
+        floor = 1e-6 * abs(factor) * rewards.flatten(0, -2)[rows].abs().amax(-1)  # rounding, where nothing is expected
+        if abs(factor) < 1e-9 or ((own - wanted).abs().amax(-1) > tolerance * wanted.abs().amax(-1) + floor).any():
             return None
         fits.append(properties.Fit(n, k, factor, 0.0, 0.0))
     return properties.name_scale(fits, 1e-3) if {fit.n for fit in fits} == {case[0] for case in drawn} else None

@@ -91,7 +91,7 @@ def read(function, convention=None, k_parameter=None, group_size_parameter=None)
         roles = {role: word for role, word in roles.items() if role not in VERL_ONLY}
     required = [p.name for p in parameters.values() if p.default is p.empty and p.name in named[1:]]
     unclear = [word for word in required if word not in roles.values()]
-    if convention == "verl":  # by place, where the names are others
+    if convention == "verl" and "mask" not in roles:  # by place, where the names are others
         for role in ("mask", "index"):
             if role not in roles and unclear:
                 roles[role] = unclear.pop(0)

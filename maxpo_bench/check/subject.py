@@ -126,4 +126,5 @@ def varied_side(rewards):
 
 
 def rounded(values):
-    return [round(value, 6) for value in values.tolist()]
+    """A tensor of any shape as nested lists of numbers to 6 digits behind the point."""
+    return [rounded(value) for value in values] if values.dim() > 1 else [round(value, 6) for value in values.tolist()]
