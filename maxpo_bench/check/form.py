@@ -5,6 +5,8 @@ import time
 
 import torch
 
+from maxpo_bench.check.subject import rounded
+
 
 def check_ddof(subject, report, objective):
     """For functions that standardise: whether the std divides by N (ddof 0) or N-1."""
@@ -31,12 +33,14 @@ def check_centring(subject, report, objective):
     """Whether the advantages of every group sum to zero; neither right nor wrong: a baseline free of own rewards need not."""
     size = subject.call(subject.ladder(subject.some_size()), k=subject.some_k(subject.some_size())).double().abs().max()
     for n, k, groups in subject.small_groups():
-        advantages = subject.call(groups, k=k).double()
+        side = subject.varied(groups)
+        advantages = subject.call(groups, k=k, **side).double()
         sums = advantages.sum(-1)
         if sums.abs().max() > 1e-5 * size * n:
             row = (sums.abs() > 1e-5 * size * n).nonzero()[0, 0]
+            given = [f"k = {k}"] * subject.takes_k + [f"{name} {rounded(values[row])}" for name, values in side.items()]
             report.add("centring", "note", f"not centred: these advantages sum to {sums[row]:.4g}", groups[row], advantages[row],
-                       given=f"k = {k}" if subject.takes_k else "")
+                       given=", ".join(given))
             return
     report.add("centring", "note", "centred: the advantages of a group sum to zero")
 

@@ -82,8 +82,6 @@ def matches(name, subject, drawn, rows, tolerance):
             asked = {"": subject.only_k} if subject.only_k > 1 else {}
         else:
             asked = {" at k = N": 0, " at k = N - 1": -1, " at k = 2": 2, " at k = 3": 3}
-    elif varies and not estimator.uses_k:
-        asked = {}
     for words, fixed in asked.items():
         def k_of(n, k, fixed=fixed):
             return k if fixed is None else fixed if fixed > 0 else n + fixed
@@ -114,8 +112,10 @@ def candidates(estimator):
 
 def shown_options(estimator, changed):
     """What differs from the defaults; with it the eps, where there is one: shipped forms differ in it."""
-    eps = {"eps": estimator.options["eps"]} if "eps" in estimator.options else {}
-    return {**changed, **({} if "eps" in changed else eps)} if changed else {}
+    shown = {key: value for key, value in changed.items() if key != "eps"}
+    if changed and "eps" in estimator.options:
+        shown["eps"] = changed.get("eps", estimator.options["eps"])
+    return shown
 
 
 def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
@@ -145,7 +145,10 @@ def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
         if abs(factor) < 1e-9 or ((own - wanted).abs().amax(-1) > tolerance * wanted.abs().amax(-1) + floor).any():
             return None
         fits.append(properties.Fit(n, k, factor, 0.0, 0.0))
-    return properties.name_scale(fits, 1e-3) if {fit.n for fit in fits} == {case[0] for case in drawn} else None
+    if {fit.n for fit in fits} != {case[0] for case in drawn}:
+        return None
+    scale = properties.name_scale(fits, 1e-3)
+    return None if scale == "varies" else scale
 
 
 def shipped():

@@ -214,7 +214,8 @@ def test_counter_examples_are_the_smallest_and_show_it():
     assert len(set(constant.counter_example)) == 1 and len(constant.counter_example) <= 10 and set(constant.expected) == {0.0}
     bad = check_estimator(own_std)["own reward"]
     assert len(bad.counter_example) == 4 and abs(bad.got[0] - bad.expected[0]) > 1e-3
-    assert check_estimator(std_of_the_others)["float32 residue"].counter_example[1:-1] == [0.35] * 2  # all but one alike
+    alike = check_estimator(std_of_the_others)["float32 residue"].counter_example
+    assert len(set(alike[:-1])) == 1 and alike[-1] != alike[0]
 
 
 def test_the_order_of_a_batch_is_shown_as_a_batch():
