@@ -126,7 +126,7 @@ class Adapted:
         advantages = result[0] if isinstance(result, tuple) else result
         self.reject_bad(advantages, rewards)
         if advantages.shape != mask.shape:
-            raise BadOutput(f"returned shape {list(advantages.shape)}: advantages must have that of response_mask, {list(mask.shape)}")
+            raise BadOutput(f"returned shape {list(advantages.shape)} for a response_mask of shape {list(mask.shape)}")
         restored = torch.empty_like(advantages)
         restored[order] = advantages.detach()
         return restored

@@ -39,8 +39,8 @@ def check_constant_group(subject, report, objective):
         return
     group, advantages, residue, dtype = first
     if centred or residue != residue:
-        report.add("constant group", "fail", f"leaves a residue of {residue:.2g} in {dtype}: rounding is divided by a std or an eps",
-                   rounded(group), advantages, torch.zeros_like(advantages), dtype)
+        text = f"leaves a residue of {residue:.2g} in {dtype}: rounding is divided by a std or an eps"
+        report.add("constant group", "fail", text, rounded(group), advantages, torch.zeros_like(advantages), dtype)
     else:
         report.add("constant group", "note", f"advantage {residue:.3g} for reward {group[0]:.3g}: not centred", group, advantages)
 
@@ -90,7 +90,8 @@ def check_float32_residue(subject, report, objective):
             continue
         single, double = subject.alone(group, k)[0].double(), subject.alone(group.double(), k)[0].double()
         if not (single - double).abs().max() <= 1e-3 * (1 + double.abs().max()):
-            report.add("float32 residue", "fail", f"all but one alike: {single.abs().max():.3g} in float32, {double.abs().max():.3g} in "
-                       "float64: rounding is taken for spread", rounded(group[0]), single, double, "float32")
+            sizes = f"{single.abs().max():.3g} in float32, {double.abs().max():.3g} in float64"
+            report.add("float32 residue", "fail", f"all but one alike: {sizes}: rounding is taken for spread", rounded(group[0]),
+                       single, double, "float32")
             return
     report.add("float32 residue", "pass", "all but one alike (as 7 against 1): float32 gives what float64 gives")

@@ -9,7 +9,9 @@ import torch
 from maxpo_bench.check.subject import rounded
 
 POINTS = (0.6, 0.65, 0.75, 0.85, 0.95)  # own rewards, above all others; mirrored, 1 - x, below all others
-FACTORS = {"1 - 1/N": lambda n, k, g: 1 - 1 / n, "1 - K/N": lambda n, k, g: 1 - k / n, "1 - 1/(GN)": lambda n, k, g: 1 - 1 / (g * n)}
+FACTORS = {  # what is left of the own reward's effect when a mean that holds it is taken off: at N, K and G groups of a batch
+    "1 - 1/N": lambda n, k, g: 1 - 1 / n, "1 - K/N": lambda n, k, g: 1 - k / n, "1 - 1/(GN)": lambda n, k, g: 1 - 1 / (g * n),
+}  # fmt: skip
 
 
 def others(n):
@@ -54,8 +56,7 @@ def check_own_reward(subject, report, objective):
         slope = (advantages[:, -1] - advantages[:, 0]) / (own[-1] - own[0])
         slopes.append((slope.min().item(), slope.max().item()))
         wanted = k if subject.takes_k and subject.depends_on_k() or subject.only_k else 1
-        found = {name for name, factor in FACTORS.items()
-                 if (slope / wanted - factor(n, k, subject.num_groups)).abs().max() < 1e-4 and (name != "1 - 1/(GN)" or subject.num_groups > 1)}
+        found = {name for name, factor in FACTORS.items() if (slope / wanted - factor(n, k, subject.num_groups)).abs().max() < 1e-4}
         if factors is not None:
             factors &= found
             continue
@@ -63,7 +64,7 @@ def check_own_reward(subject, report, objective):
         example = groups[0, -1], advantages[0, -1:], advantages[0, :1] + wanted * (own[-1] - own[0])
         given = f"the first sample's; it has {advantages[0, 0]:.6g} with reward {own[0]:.6g}" + f", k = {k}" * subject.takes_k
     if factors:
-        whose = "the batch's, which includes its own group" if "1 - 1/(GN)" in factors else "the group's"
+        whose = "the group's" if factors - {"1 - 1/(GN)"} else "the batch's, which includes its own group"
         report.add("own reward", status, f"inside its own baseline ({whose}): with the others fixed, the advantage moves by "
                    f"{sorted(factors)[0]} of what it should", *example, given)
     elif max(high for _, high in slopes) - min(low for low, _ in slopes) < 1e-5 and abs(slopes[0][0] - wanted) < 1e-5:

@@ -16,7 +16,8 @@ from maxpo_bench.estimators import get, names
 VALUES = {  # of an option with this name, what public code has; the estimator's own default is tried first, a bool both ways
     "eps": (1e-4, 1e-5, 1e-6, 1e-8, 1e-9, 1e-3, 0.0), "ddof": (0, 1), "form": ("focal", "lead", "mapo", "sqrt", "clipped"),
     "count": ("groups", "rewards"), "std_of": ("centred", "rewards"), "gamma": (0.5, 1.0), "beta": (1.0, 2.0, 4.0, 5.0, 10.0),
-    "quantile": (0.2, 0.4, 0.5, 0.6, 0.8), "weights": ("ReMin", "Median", "TopM:2", "BotM:2"), "weight": (0.1,), "w": (0.5, 0.0, 1.0),
+    "quantile": (0.2, 0.4, 0.5, 0.6, 0.8), "weights": ("ReMin", "Median", "TopM:2", "BotM:2"), "weight": (0.1,), 
+    "w": (0.5, 0.0, 1.0),
 }  # fmt: skip
 TIGHT = 2e-4  # of a group's largest advantage: a function may compute in float32 inside
 LOOSE = 3e-3  # what an eps beside the std of an ordinary group may leave
@@ -63,11 +64,11 @@ def draw(subject, n, k):
     """(n, k, rewards, side information, the function's advantages): ordinary groups, then hardly spread and one-sided ones."""
     domain = "any" if "negative" in subject.kinds else "unit interval" if "graded" in subject.kinds else "binary"
     rewards = properties.samples(domain, n, num_rows=ORDINARY, seed=3)
-    edges = torch.tensor([[0.0] * (n - 1) + [1.0], [1.0] * (n - 1) + [0.0], [0.0] * n, [1.0] * n], dtype=torch.float64)
+    edges = torch.tensor([[0.0] * (n - 1) + [1.0], [0.0] * n, [1.0] * (n - 1) + [0.0], [1.0] * n], dtype=torch.float64)
     tiny = [] if domain == "binary" else [rewards[:4] * 1e-3, rewards[:4] * 1e-6]
     rewards = torch.cat([rewards, *tiny, edges])
     if subject.call.across_groups:
-        rewards = rewards.view(-1, 2, n)  # batches of two
+        rewards = rewards.view(-1, 2, n)  # batches of two, the last ones with a flat group
     side = {name: values for name, values in varied_side(rewards).items() if name in subject.side}
     return n, k, rewards, side, subject.call(rewards, k=k, **side).double()
 

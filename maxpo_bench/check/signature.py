@@ -12,8 +12,9 @@ CONVENTIONS = ("groups", "trl", "verl")
 WORDS = {  # role of a parameter: the names it has in public code
     "k": ("k", "K", "pass_k", "passk", "pass_at_k", "max_k", "max_at_k", "best_k", "best_of_k"),
     "group size": ("num_generations", "group_size", "n_samples_per_prompt", "num_samples_per_prompt", "samples_per_prompt",
-                   "num_samples", "n_samples", "num_rollouts", "n_rollouts", "rollout_n", "rollouts_per_prompt", "rollouts_per_example",
-                   "num_return_sequences", "num_responses", "responses_per_prompt", "num_completions", "n", "N"),
+                   "num_samples", "n_samples", "num_rollouts", "n_rollouts", "rollout_n", "rollouts_per_prompt",
+                   "rollouts_per_example", "num_return_sequences", "num_responses", "responses_per_prompt", "num_completions",
+                   "n", "N"),
     "lengths": ("lengths", "response_lengths", "completion_lengths", "response_length", "num_tokens"),
     "score norms": ("score_norms", "squared_score_norms"),
     "mask": ("response_mask", "eos_mask", "completion_mask"),

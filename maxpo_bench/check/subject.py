@@ -9,7 +9,7 @@ from maxpo_bench.check.conventions import BadOutput
 from maxpo_bench.check.signature import in_one_line
 from maxpo_bench.errors import InputError
 
-KINDS = {name: arms for name, arms in properties.KINDS.items() if ", tied" not in name}
+KINDS = {name: arms for name, arms in properties.KINDS.items() if ", tied" not in name and ", worst" not in name}
 LADDERS = ((0.0, 1.0, 2.0), (0.0, 0.5, 1.0), (0.0, 1.0))  # rewards of the small groups: the first that is accepted
 COMPANION = (0.0, 1.0, 1.0, 0.0)  # the other group of a batch, repeated to length, for functions that read it
 
@@ -34,7 +34,7 @@ class Subject:
         if not self.sizes:
             group = [0.0] * (sizes[0] - 2) + [1.0, 1.0]
             error = self.error(torch.tensor([group], dtype=torch.float64), only_k or 1) or "accepts no k"
-            raise InputError(f"{adapted.name} does not run ({adapted.convention} convention): {error}, for a group of rewards {group}")
+            raise InputError(f"{adapted.name} does not run ({adapted.convention} convention): {error}, for rewards {group}")
         self.kinds = {name: arms for name, arms in KINDS.items() if self.takes(arms)}
         self.bandits = self.kinds
         """The kinds of rewards with which E[g] is enumerated."""
@@ -64,8 +64,8 @@ class Subject:
         """From now on the groups of a batch are handed over together: its advantages depend on the other groups."""
         self.call.across_groups, self.num_groups = True, 2
         self.sizes = [3] if self.valid[3] else self.sizes[:1]  # two groups at once: 3^6 batches
-        name = "graded" if "graded" in self.kinds else "binary"
-        self.bandits = {name: self.kinds[name]}
+        name = "graded, worst is 0" if "graded" in self.kinds else "binary"
+        self.bandits = {name: properties.KINDS[name]}
 
     def alone(self, rewards, k, **side):
         """Advantages [R, N] of groups [R, N] that do not see each other; a function across groups sees COMPANION beside each."""
@@ -122,7 +122,8 @@ class Subject:
 def varied_side(rewards):
     """{name: [..., N]} lengths of 1 to 3 and score norms of .3 to 1.5, other ones in each place of a group."""
     place = torch.arange(rewards.numel()).view(rewards.shape)
-    return {"lengths": ((place * 2 + place // 5) % 3 + 1).double(), "score_norms": 0.3 + 0.3 * ((place * 3 + place // 4) % 5).double()}
+    lengths, norms = (place * 2 + place // 5) % 3 + 1, (place * 3 + place // 4) % 5
+    return {"lengths": lengths.double(), "score_norms": 0.3 + 0.3 * norms.double()}
 
 
 def rounded(values):

@@ -31,7 +31,8 @@ def test_an_eps_inside_the_root_is_only_nearly_grpo():
 
 @pytest.mark.parametrize("name, options", [
     ("f_grpo", {"form": "mapo"}), ("f_grpo", {"gamma": 1.0}), ("gpg", {"count": "rewards"}), ("rs_grpo", {"beta": 4.0}),
-    ("reinforce_pp_baseline", {"std_of": "rewards", "eps": 1e-4}), ("qae", {"quantile": 0.8}), ("order_statistic", {"weights": "TopM:2"}),
+    ("reinforce_pp_baseline", {"std_of": "rewards", "eps": 1e-4}), ("qae", {"quantile": 0.8}),
+    ("order_statistic", {"weights": "TopM:2"}),
 ])  # fmt: skip
 def test_other_options_are_found(name, options):
     def mine(rewards, k):
