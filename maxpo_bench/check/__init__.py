@@ -6,27 +6,31 @@
 """
 
 
-def check_estimator(function, convention=None, k=None, objective=None, name=None):
-    """Check an advantage function against exact enumeration. Returns a Report; raises InputError for a bad argument.
+def check_estimator(function, convention=None, k=None, objective=None, name=None, k_parameter=None, group_size_parameter=None):
+    """Check an advantage function against exact enumeration. Returns a Report.
 
     function    f(rewards [..., N], k), or TRL's f(flat rewards, num_generations), or verl's f(token_level_rewards,
-                response_mask, index) -> (advantages, returns); a parameter k is optional in each
+                response_mask, index) -> (advantages, returns); a parameter k is optional in each, and so are lengths (the
+                mask, in verl's) and score_norms, [..., N] like the rewards
     convention  "groups", "trl" or "verl"; detected from the parameters' names by default
     k           the k it is meant for, when it takes none; otherwise restricts the check to that k
     objective   "J_1", "J_K", "sum J_K/K" or "none" (do not test bias). By default J_K when the advantages depend on k,
                 else J_1, with "sum J_K/K" accepted in its place
-    Takes a few seconds; does not change the function's module or torch's state.
+    k_parameter, group_size_parameter
+                the parameter that takes k, or N, when its name does not tell
+    Raises InputError, one line, for a bad argument, a parameter whose meaning is not clear, and a function that does not give
+    one finite float for each reward of an ordinary group. Takes a few seconds.
     """
     from maxpo_bench.check.findings import run_checks
 
-    return run_checks(function, convention, k, objective, name)
+    return run_checks(function, convention, k, objective, name, k_parameter, group_size_parameter)
 
 
 def main(args):
     """`maxpo-bench check FUNCTION`: prints the report. Returns 0 when every property passes, else 1."""
-    from maxpo_bench.check.conventions import load
+    from maxpo_bench.check.signature import load
 
-    report = check_estimator(load(args.place), getattr(args, "convention", None), getattr(args, "k", None),
-                             getattr(args, "objective", None), args.place)
+    report = check_estimator(load(args.place), args.convention, args.k, args.objective, args.place, args.k_parameter,
+                             args.group_size_parameter)
     print(report)
     return 0 if report.ok else 1

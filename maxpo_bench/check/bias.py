@@ -6,6 +6,7 @@ import torch
 
 from maxpo_bench.check import properties
 
+BESIDE_K = tuple(name for name in properties.TARGETS if name not in ("J_1", "J_K"))
 TOLERANCE = 2e-5  # relative: a function may compute in float32 inside
 
 
@@ -23,11 +24,13 @@ def check_unbiased(subject, report, objective):
         cases = [(n, k) for n in subject.sizes for k in subject.valid[n]]
         if not takes_k:  # one k stands for all
             cases = [(n, subject.valid[n][0]) for n in subject.sizes]
-        fits = [properties.fit_objectives(subject.call, chosen, n, k, subject.num_groups) for n, k in cases]
+        fits = [properties.fit_objectives(subject.call, chosen, n, k, subject.num_groups, subject.side) for n, k in cases]
         return {target: [fit[target] for fit in fits if target in fit] for target in fits[0]}
 
     fits = fit_all(kinds)
-    targets = [report.objective] + (["sum J_K/K"] if objective is None and not takes_k else [])
+    targets = [report.objective]
+    if objective is None:
+        targets += [name for name in BESIDE_K if name in fits] if takes_k else ["sum J_K/K"]
     for target in targets:
         if max(fit.bias for fit in fits[target]) < TOLERANCE:
             report.objective = target
@@ -35,7 +38,8 @@ def check_unbiased(subject, report, objective):
             return
     target = report.objective
     worst = max(fits[target], key=lambda fit: fit.bias)
-    reason = explain(fits, target) or explain_binary(fit_all(binary) if binary else {}, kinds != binary) \
+    reason = explain(fits, target) or explain_direction(subject, target, takes_k) \
+        or explain_binary(fit_all(binary) if binary else {}, kinds != binary) \
         or f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
     report.add("unbiased", "fail", reason, bias_example(subject, target))
 
@@ -61,6 +65,24 @@ def explain(fits, target):
     return None
 
 
+def explain_direction(subject, target, takes_k):
+    """That E[g] points the right way in every single bandit and policy, with a factor that depends on them; None otherwise."""
+    n = subject.sizes[-1]
+    k = subject.some_k(n) if takes_k else subject.valid[n][0]
+    factors = []
+    for rewards, logits in itertools.product(subject.bandits.values(), properties.POLICIES):
+        arms = properties.all_groups(len(rewards), n, subject.num_groups)
+        side = properties.side_information(subject.side, arms, logits)
+        advantages = subject.call(torch.tensor(rewards, dtype=torch.float64)[arms], k=k, **side)
+        got = properties.expected_gradient(advantages, arms, logits)
+        wanted = properties.exact_gradients(tuple(rewards), logits, n, k)[target]
+        factors.append(((got @ wanted) / (wanted @ wanted)).item())
+        if (got - factors[-1] * wanted).norm() > TOLERANCE * got.norm():
+            return None
+    return (f"the direction of grad {target} in every bandit, but scaled by its rewards and policy: {min(factors):.4g} to "
+            f"{max(factors):.4g} at N = {n}")
+
+
 def explain_binary(fits, wider):
     for name in ("J_1", "J_K", "sum J_K/K") if fits and wider else ():
         if max(fit.bias for fit in fits[name]) < TOLERANCE:
@@ -81,12 +103,14 @@ def bias_example(subject, target):
             if subject.num_groups > 1 and n > 3 or subject.error(probe, k):
                 continue
             arms = properties.all_groups(len(pair), n, subject.num_groups)
-            advantages = subject.call(torch.tensor(pair, dtype=torch.float64)[arms], k=k)
             uniform = (0.0,) * len(pair)
+            side = properties.side_information(subject.side, arms, uniform)
+            advantages = subject.call(torch.tensor(pair, dtype=torch.float64)[arms], k=k, **side)
             got = properties.expected_gradient(advantages, arms, uniform)
             wanted = properties.exact_gradients(pair, uniform, n, k)[target]
             if (got - wanted).norm() > 1e-4 * wanted.norm().clamp_min(1e-3):
                 got, wanted = ([round(x, 5) for x in gradient.tolist()] for gradient in (got, wanted))
-                return (f"{list(pair)}, one per arm, uniform policy, N = {n}, K = {k}: E[g] = {got}, "
+                lengths = f", lengths {list(properties.LENGTHS[:len(pair)])}" if "lengths" in subject.side else ""
+                return (f"{list(pair)}, one per arm{lengths}, uniform policy, N = {n}, K = {k}: E[g] = {got}, "
                         f"grad {target} = {wanted}")
     return None

@@ -1,138 +1,132 @@
 """Advantage functions from anywhere, called as ours: rewards [..., N] and k in, advantages [..., N] out."""
 
-import importlib
-import importlib.util
-import inspect
-import sys
-from pathlib import Path
-
 import numpy as np
 import torch
 
-from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.check.signature import read
 
-CONVENTIONS = ("groups", "trl", "verl")
-K_NAMES = ("k", "K", "pass_k", "passk", "pass_at_k", "max_k", "best_k")
-NUM_TOKENS = 3  # width of the response matrix made for verl
+NUM_TOKENS = 3  # width of the response matrix made for verl, at least
+LAYOUT_PROBE = [[0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 1.0, 1.0]]  # two groups that every estimator takes
 
 
 class BadOutput(Exception):
     """The function returned something that is not one finite advantage for each reward."""
 
 
-def load(place):
-    """The function at "module:function" or "path/file.py:function". Raises InputError when it is not there."""
-    module_name, _, name = place.rpartition(":")
-    if not module_name:
-        raise InputError(f"{place!r}: write module:function or file.py:function")
-    try:
-        if module_name.endswith(".py"):
-            if not Path(module_name).is_file():
-                raise InputError(f"no file {module_name}")
-            spec = importlib.util.spec_from_file_location(Path(module_name).stem, module_name)
-            module = importlib.util.module_from_spec(spec)
-            sys.path.insert(0, str(Path(module_name).resolve().parent))
-            try:
-                spec.loader.exec_module(module)
-            finally:
-                sys.path.pop(0)
-        else:
-            sys.path.insert(0, str(Path.cwd()))
-            try:
-                module = importlib.import_module(module_name)
-            finally:
-                sys.path.pop(0)
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"cannot import {module_name}: {type(error).__name__}: {error}") from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        candidates = [key for key, value in vars(module).items() if callable(value)]
-        raise InputError(f"{module_name} has no function {name!r}{did_you_mean(name, candidates)}")
-    return function
+class Config(dict):
+    """The settings that a function in verl's shape reads, as items or attributes."""
+
+    def __getattr__(self, name):
+        if name in self:
+            return self[name]
+        raise AttributeError(f"the check's config has no {name!r}")
 
 
-def detect(function):
-    """(convention, name of the parameter that takes k or None), read from the function's signature."""
-    try:
-        parameters = inspect.signature(function).parameters
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{function!r} has no signature to read; pass the convention") from error
-    k_name = next((name for name in K_NAMES if name in parameters), None)
-    if "response_mask" in parameters or "token_level_rewards" in parameters:
-        return "verl", k_name
-    if "num_generations" in parameters:
-        return "trl", k_name
-    required = [p.name for p in parameters.values()
-                if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if k_name is None and len(required) == 2:
-        k_name = required[1]
-    return "groups", k_name
+VERL_CONFIG = Config(gamma=1.0, lam=1.0, norm_adv_by_std_in_grpo=True)
 
 
 class Adapted:
-    """A foreign advantage function with our signature: adapted(rewards [..., N], k=1) -> advantages [..., N].
+    """A foreign advantage function with our signature.
 
+    adapted(rewards [..., N], k=1, lengths=None, score_norms=None) -> advantages [..., N]; the last two are [..., N] like the
+    rewards, 1 for every sample by default, and ignored when the function cannot be given them: see `side`.
     across_groups: call it once for each batch (axis -2 holds the groups of a batch) instead of once for all groups.
     Raises BadOutput when the result does not fit the rewards, and whatever the function itself raises.
     """
 
-    def __init__(self, function, convention=None):
-        detected, self.k_name = detect(function)
+    def __init__(self, function, convention=None, k_parameter=None, group_size_parameter=None):
         self.function = function
-        self.convention = convention or detected
-        if self.convention not in CONVENTIONS:
-            raise InputError(f"unknown convention {convention!r}{did_you_mean(convention, CONVENTIONS)}")
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.convention, self.roles = read(function, convention, k_parameter, group_size_parameter)
         self.across_groups = False
         self.takes_batches = getattr(function, "across_groups", False)  # a registry estimator: batches before axis -2
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.side = tuple(name for name, known in (
+            ("lengths", self.convention == "verl" or "lengths" in self.roles),
+            ("score_norms", "score norms" in self.roles or {"log probs", "squared probs"} <= set(self.roles))) if known)
+        """The side information that the function can be given."""
+        if self.convention is None:
+            self.convention = self.layout()
 
-    def __call__(self, rewards, k=1):
+    @property
+    def takes_k(self):
+        return "k" in self.roles
+
+    def layout(self):
+        """Flat rewards ("trl") or groups, of a function that takes the group size: the one in which groups stand alone."""
+        ran = []
+        for self.convention in ("trl", "groups"):
+            for k in (2, 1, 4):
+                try:
+                    groups = torch.tensor(LAYOUT_PROBE, dtype=torch.float64)
+                    together = self(groups, k=k)
+                    alone = torch.cat([self(group[None], k=k) for group in groups])
+                except Exception:  # the function's own, on a layout that may not be its
+                    continue
+                ran.append(self.convention)
+                if torch.allclose(together, alone, rtol=1e-5, atol=1e-8):
+                    return self.convention
+        return ran[0] if ran else "trl"
+
+    def __call__(self, rewards, k=1, **side):
         n = rewards.shape[-1]
+        side = {name: values for name, values in side.items() if name in self.side}
         if self.across_groups and rewards.dim() > 2:
             if self.takes_batches:
-                return self.function(rewards, k=k).detach()
-            batches = rewards.reshape(-1, *rewards.shape[-2:])
-            return torch.stack([self.one_batch(batch, k) for batch in batches]).view(rewards.shape)
-        return self.one_batch(rewards.reshape(-1, n), k).view(rewards.shape)
+                return self.function(rewards, k=k, **side).detach()
+            rows = rewards.reshape(-1, *rewards.shape[-2:])
+            sides = [dict(zip(side, values, strict=True)) for values in zip(
+                *(values.reshape(rows.shape) for values in side.values()), strict=True)] or [{}] * len(rows)
+            return torch.stack([self.one_batch(row, k, **own) for row, own in zip(rows, sides, strict=True)]).view(rewards.shape)
+        flat = {name: values.reshape(-1, n) for name, values in side.items()}
+        return self.one_batch(rewards.reshape(-1, n), k, **flat).view(rewards.shape)
 
-    def one_batch(self, rewards, k):
+    def one_batch(self, rewards, k, lengths=None, score_norms=None):
         """Advantages [G, N] of one batch of groups [G, N]."""
-        options = {self.k_name: k} if self.k_name else {}
-        if self.convention == "groups":
-            advantages = self.function(rewards, **options)
-        elif self.convention == "trl":
-            advantages = self.function(rewards.flatten(), num_generations=rewards.shape[-1], **options)
-        else:
-            advantages = self.verl_batch(rewards, options)
-        if not isinstance(advantages, torch.Tensor):
-            raise BadOutput(f"returned {type(advantages).__name__}, not a tensor")
+        if self.convention == "verl":
+            return self.verl_batch(rewards, k, lengths, score_norms)[:, 0].view(rewards.shape)
+        shape = (-1,) if self.convention == "trl" else rewards.shape
+        given = {"k": k, "group size": rewards.shape[-1]}
+        for role, values in (("lengths", lengths), ("score norms", score_norms)):
+            given[role] = torch.ones(rewards.shape, dtype=torch.float64).view(shape) if values is None else values.reshape(shape)
+        arguments = {self.roles[role]: value for role, value in given.items() if role in self.roles}
+        advantages = self.function(rewards.reshape(shape), **arguments)
+        self.reject_bad(advantages, rewards)
         if advantages.numel() != rewards.numel():
-            raise BadOutput(f"returned shape {list(advantages.shape)} for {rewards.numel()} rewards")
+            raise BadOutput(f"returned shape {list(advantages.shape)} for rewards {list(rewards.reshape(shape).shape)}")
         return advantages.detach().reshape(rewards.shape)
 
-    def verl_batch(self, rewards, options, order=None):
-        """One call in verl's shape. Each reward sits on its response's last token; responses have 1 to 3 tokens.
+    def reject_bad(self, advantages, rewards):
+        if not isinstance(advantages, torch.Tensor):
+            raise BadOutput(f"returned {type(advantages).__name__}, not a tensor")
+        if rewards.is_floating_point() and not advantages.is_floating_point():
+            raise BadOutput(f"returned {advantages.dtype} for {rewards.dtype} rewards: advantages must be floats")
 
-        order: LongTensor, a permutation of the rows, to see whether `index` is what tells the groups apart.
+    def verl_batch(self, rewards, k, lengths=None, score_norms=None, order=None):
+        """One call in verl's shape: advantages [G N, tokens]. Each reward sits on its response's last token.
+
+        order: LongTensor, a permutation of the rows, to see whether `index` is what tells the groups apart. The score norm of
+        a response is put on its first token, by a probability and a sum of squared probabilities.
         """
-        num_groups, n = rewards.shape
-        num_rows = num_groups * n
+        n, num_rows = rewards.shape[-1], rewards.numel()
         order = torch.arange(num_rows) if order is None else order
-        lengths = (torch.arange(num_rows) % NUM_TOKENS + 1)[order]
-        mask = (torch.arange(NUM_TOKENS) < lengths[:, None])  # [rows, tokens]
-        token_rewards = torch.zeros(num_rows, NUM_TOKENS, dtype=rewards.dtype)
+        lengths = torch.ones(num_rows).long() if lengths is None else lengths.flatten()[order].long()
+        places = torch.arange(max(NUM_TOKENS, int(lengths.max())))
+        mask = places < lengths[:, None]  # [rows, tokens]
+        token_rewards = torch.zeros(mask.shape, dtype=rewards.dtype)
         token_rewards[torch.arange(num_rows), lengths - 1] = rewards.flatten()[order]
-        index = np.array([f"prompt-{int(row) // n}" for row in order], dtype=object)
-        mask_type = torch.float64 if rewards.dtype == torch.float64 else torch.float32
-        result = self.function(token_rewards, mask.to(mask_type), index, **options)
+        norms = torch.ones(num_rows) if score_norms is None else score_norms.flatten()[order]
+        probs = (1 - norms / 2)[:, None].where(places == 0, 1.0)  # with a sum of 1: norms 1 - 2 p + 1, here and 0 behind
+        given = {
+            "rewards": token_rewards, "mask": mask.to(torch.float64 if rewards.dtype == torch.float64 else torch.float32), "k": k,
+            "index": np.array([f"prompt-{int(row) // n}" for row in order], dtype=object), "config": VERL_CONFIG,
+            "log probs": probs.clamp_min(1e-12).log(), "squared probs": torch.ones_like(probs), "group size": n,
+            "lengths": lengths, "score norms": norms,
+        }
+        result = self.function(**{self.roles[role]: value for role, value in given.items() if role in self.roles})
         advantages = result[0] if isinstance(result, tuple) else result
-        if not isinstance(advantages, torch.Tensor) or advantages.shape != mask.shape:
-            raise BadOutput(f"advantages must have the shape of response_mask, {list(mask.shape)}")
-        first = advantages[:, :1]
-        if advantages.isfinite().all() and not torch.allclose(advantages, first * mask, rtol=1e-6, atol=1e-12):
-            raise BadOutput("advantages must be one value on a response's tokens and 0 behind its end")
-        restored = torch.empty_like(first)
-        restored[order] = first
+        self.reject_bad(advantages, rewards)
+        if advantages.shape != mask.shape:
+            raise BadOutput(f"returned shape {list(advantages.shape)} for a response_mask of shape {list(mask.shape)}")
+        restored = torch.empty_like(advantages)
+        restored[order] = advantages.detach()
         return restored

@@ -1,53 +1,161 @@
-"""Which estimator of the registry a function equals, up to a factor that depends on (N, k) alone."""
+"""Which estimator of the registry a function equals, up to its options and a factor that depends on (N, k) alone.
+
+An estimator is named when it is equal at every k tried. One k never decides: at k = 1 most of the registry is rloo.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import torch
 
 from maxpo_bench.check import properties
+from maxpo_bench.check.subject import varied_side
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
 
-VARIANTS = {"grpo": ({}, {"ddof": 1})}  # option values that public code uses instead of the default
+VALUES = {  # of an option with this name, what public code has; the estimator's own default is tried first, a bool both ways
+    "eps": (1e-4, 1e-5, 1e-6, 1e-8, 1e-9, 1e-3, 0.0), "ddof": (0, 1), "form": ("focal", "lead", "mapo", "sqrt", "clipped"),
+    "count": ("groups", "rewards"), "std_of": ("centred", "rewards"), "gamma": (0.5, 1.0), "beta": (1.0, 2.0, 4.0, 5.0, 10.0),
+    "quantile": (0.2, 0.4, 0.5, 0.6, 0.8), "weights": ("ReMin", "Median", "TopM:2", "BotM:2"), "weight": (0.1,), 
+    "w": (0.5, 0.0, 1.0),
+}  # fmt: skip
+TIGHT = 2e-4  # of a group's largest advantage: a function may compute in float32 inside
+LOOSE = 3e-3  # what an eps beside the std of an ordinary group may leave
+ORDINARY = 8  # of the drawn groups, the first
+
+
+@dataclass
+class Match:
+    """A registry estimator that a function equals."""
+    name: str
+    options: dict
+    scale: str
+    """The factor, in words: "1", "1 - 1/N", "0.5", ..."""
+    fixed_k: str
+    """" at k = N" or the like, when the estimator takes a k and the function none."""
+    rank: tuple
+    """The least is the best match: no factor, the function's own kind of rewards, no side information it lacks, few options."""
+
+    def __str__(self):
+        given = ", ".join(f"{key} = {value}" for key, value in self.options.items())
+        times = "" if self.scale == "1" else f", times {self.scale}"
+        return f"{self.name}{f' with {given}' if given else ''}{self.fixed_k}{times}"
 
 
 def recognise(subject):
-    """Name, options and scale of the first registry estimator that `subject` equals, in words; None when none does."""
-    cases = [(n, k) for n in subject.sizes for k in subject.valid[n]]
-    wanted = [case for case in cases if case[1] > 1] or cases  # at k = 1 most of the registry is rloo
-    drawn = {}
-    for n, k in wanted:
-        domain = "any" if "negative" in subject.kinds else "unit interval" if "graded" in subject.kinds else "binary"
-        rewards = properties.samples(domain, n, num_rows=16, seed=3)
-        rewards = rewards.view(-1, 2, n) if subject.call.across_groups else rewards
-        drawn[n, k] = rewards, subject.call(rewards, k=k).double()
-    found = []
-    for name in names():
-        for options in VARIANTS.get(name, ({},)):
-            for at_n in (False, True):  # True: the registry's formula for k = N, whatever k the function was given
-                scale = equal_scale(get(name), options, drawn, at_n)
-                if scale:
-                    found.append((scale != "1" or at_n, name, options, scale, at_n))
-                    break
-    if not found:
-        return None
-    _, name, options, scale, at_n = min(found, key=lambda match: (match[0], bool(match[2]), match[1]))
-    given = "".join(f" with {key} = {value}" for key, value in options.items())
-    return f"{name}{given}{' at k = N' if at_n else ''}{'' if scale == '1' else f', times {scale}'}"
+    """(the registry estimator that `subject` equals, the one it nearly equals), in words; None where there is none."""
+    drawn = [draw(subject, n, k) for n, k in cases(subject)]
+    for rows, tolerance in ((slice(None), TIGHT), (slice(0, ORDINARY), LOOSE)):
+        found = [match for name in names() for match in matches(name, subject, drawn, rows, tolerance)]
+        if found:
+            best = min(found, key=lambda match: match.rank)
+            return (str(best) + shipped_as(best), None) if tolerance == TIGHT else (None, str(best))
+    return None, None
 
 
-def equal_scale(estimator, options, drawn, at_n):
-    """The factor, in words, between the drawn advantages and an estimator's; None when they are not proportional."""
+def cases(subject):
+    """The (N, k) at which the function is compared: every k that it takes, or one where it has none."""
+    if not subject.takes_k or not subject.depends_on_k():
+        return [(n, subject.valid[n][0]) for n in subject.sizes] + [(7, subject.some_k(7))]
+    return [(n, k) for n in subject.sizes for k in subject.valid[n]]
+
+
+def draw(subject, n, k):
+    """(n, k, rewards, side information, the function's advantages): ordinary groups, then hardly spread and one-sided ones."""
+    domain = "any" if "negative" in subject.kinds else "unit interval" if "graded" in subject.kinds else "binary"
+    rewards = properties.samples(domain, n, num_rows=ORDINARY, seed=3)
+    edges = torch.tensor([[0.0] * (n - 1) + [1.0], [0.0] * n, [1.0] * (n - 1) + [0.0], [1.0] * n], dtype=torch.float64)
+    tiny = [] if domain == "binary" else [rewards[:4] * 1e-3, rewards[:4] * 1e-6]
+    rewards = torch.cat([rewards, *tiny, edges])
+    if subject.call.across_groups:
+        rewards = rewards.view(-1, 2, n)  # batches of two, the last ones with a flat group
+    side = {name: values for name, values in varied_side(rewards).items() if name in subject.side}
+    return n, k, rewards, side, subject.call(rewards, k=k, **side).double()
+
+
+def matches(name, subject, drawn, rows, tolerance):
+    """The Matches of one registry estimator, with the first values of its options that fit."""
+    estimator = get(name)
+    varies = subject.takes_k and subject.depends_on_k()
+    asked = {"": None}
+    if estimator.uses_k and not varies:  # a function without k may be the formula at a fixed one
+        if subject.only_k:
+            asked = {"": subject.only_k} if subject.only_k > 1 else {}
+        else:
+            asked = {" at k = N": 0, " at k = N - 1": -1, " at k = 2": 2, " at k = 3": 3}
+    for words, fixed in asked.items():
+        def k_of(n, k, fixed=fixed):
+            return k if fixed is None else fixed if fixed > 0 else n + fixed
+        for options in candidates(estimator):
+            scale = equal_scale(estimator, options, drawn, k_of, rows, tolerance)
+            if scale:
+                changed = {key: value for key, value in options.items() if value != estimator.options[key]}
+                unlike = estimator.rewards != "any" and "negative" in subject.kinds or \
+                    estimator.rewards == "any" and "negative" not in subject.kinds
+                rank = (scale != "1", bool(words), unlike, len(set(estimator.side) - set(subject.side)), len(changed), name)
+                yield Match(name, shown_options(estimator, changed), scale, words, rank)
+                break
+
+
+def candidates(estimator):
+    """Options to try, the defaults first, those of shipped forms next."""
+    values = {}
+    for option, default in estimator.options.items():
+        more = (not default,) if isinstance(default, bool) else VALUES.get(option, ())
+        values[option] = [default, *(value for value in more if value != default)]
+    yield dict(estimator.options)
+    for row in shipped():
+        if row["estimator"] == estimator.name and row["options"]:
+            yield {**estimator.options, **row["options"]}
+    for combination in itertools.islice(itertools.product(*values.values()), 1, 300):
+        yield dict(zip(values, combination, strict=True))
+
+
+def shown_options(estimator, changed):
+    """What differs from the defaults; with it the eps, where there is one: shipped forms differ in it."""
+    shown = {key: value for key, value in changed.items() if key != "eps"}
+    if changed and "eps" in estimator.options:
+        shown["eps"] = changed.get("eps", estimator.options["eps"])
+    return shown
+
+
+def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
+    """The factor, in words, between the drawn advantages and an estimator's; None when they are not proportional.
+
+    A k that the estimator refuses tells nothing when it is N, or when N itself is too small; any other refusal is a difference.
+    """
     fits = []
-    for (n, k), (rewards, advantages) in drawn.items():
+    for n, k, rewards, side, advantages in drawn:
+        k = k_of(n, k)
         try:
-            reference = estimator(rewards, k=n if at_n else k, **options).double()
+            reference = estimator(rewards, k=k, **options, **{key: side[key] for key in estimator.side if key in side}).double()
         except InputError:
-            return None
-        if at_n and not (estimator.uses_k and list(estimator.valid_k(n)) == [n]):
-            return None
-        size = reference.square().sum().item()
+            if k < n and k in estimator.valid_k(n):
+                return None  # the rewards or an option
+            if k != n:
+                return None
+            continue
+        own, reference = advantages.flatten(0, -2)[rows], reference.flatten(0, -2)[rows]
+        ordinary = own[:ORDINARY], reference[:ORDINARY]
+        size = ordinary[1].square().sum().item()
         if size == 0:
             return None
-        factor = (advantages * reference).sum().item() / size
-        gap = (advantages - factor * reference).abs().max().item()
-        if abs(factor) < 1e-9 or gap > 2e-3 * abs(factor) * reference.abs().max().item():  # an eps of 1e-4 beside a std
+        factor = (ordinary[0] * ordinary[1]).sum().item() / size
+        wanted = factor * reference
+        floor = 1e-6 * abs(factor) * rewards.flatten(0, -2)[rows].abs().amax(-1)  # rounding, where nothing is expected
+        if abs(factor) < 1e-9 or ((own - wanted).abs().amax(-1) > tolerance * wanted.abs().amax(-1) + floor).any():
             return None
         fits.append(properties.Fit(n, k, factor, 0.0, 0.0))
-    return properties.name_scale(fits, 1e-3)
+    if {fit.n for fit in fits} != {case[0] for case in drawn}:
+        return None
+    scale = properties.name_scale(fits, 1e-3)
+    return None if scale == "varies" else scale
+
+
+def shipped():
+    """Rows {trainer, name, version, estimator, options} of the table of what trainers ship."""
+    return []
+
+
+def shipped_as(match):
+    return ""
