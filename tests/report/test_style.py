@@ -56,13 +56,13 @@ def test_labels_never_overlap():
     rng = np.random.default_rng(0)
     for _ in range(200):
         targets = np.sort(rng.uniform(0, 1, 9) ** 3)
-        places = style._spread(list(targets), 0.1)
+        places = style.spread(list(targets), 0.1)
         assert np.all(np.diff(places) > 0.1 - 1e-9)
         assert places[-1] <= 1.02 + 1e-9
 
 
 def test_a_crowd_at_the_top_leaves_a_label_at_the_bottom_alone():
-    assert style._spread([0.02, *[0.98] * 8], 0.1)[0] == 0.02
+    assert style.spread([0.02, *[0.98] * 8], 0.1)[0] == 0.02
 
 
 def test_unknown_width_is_refused():
