@@ -101,7 +101,9 @@ def task_mean_interval(by_task):
     tasks = {t: v[np.isfinite(v)] for t, v in tasks.items()}
     num_pairs = sum(map(len, tasks.values()))
     if not tasks or not all(map(len, tasks.values())):
-        return Interval(None, None, None, num_pairs, reason="no task with results of both" if not num_pairs else "a task without results")
+        return Interval(
+            None, None, None, num_pairs, reason="no task with results of both" if not num_pairs else "a task without results"
+        )
     estimate = float(np.mean([v.mean() for v in tasks.values()]))
     short = sorted(str(t) for t, v in tasks.items() if len(v) < MIN_PAIRS)
     if short:

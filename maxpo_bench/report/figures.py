@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 
 from maxpo_bench.report import load, style
 from maxpo_bench.report.words import ALIKE, count
@@ -12,7 +11,6 @@ PER_FIGURE = 10  # panels or rows of panels; more tasks go on further figures
 PHASE_COLOURS = {"sample": "#2F4B7C", "reward": "#8FA9D0", "advantage": "#C1272D", "update": "#A8A8A8"}
 LABELS = {"max_at_k": "max@K", "pass_at_1": "pass@1"}
 SHADE = "#EEEAE0"  # the margin within which a difference does not matter
-BAND = "Bands and whiskers: 95% intervals over seeds; none below 3 seeds."
 
 
 def pages_of(tasks, per_figure=PER_FIGURE):
@@ -62,8 +60,8 @@ def name_rows(ax, names):
     for one in ax.figure.axes:
         one.grid(axis="y", visible=False)
         one.tick_params(axis="y", length=0)
-    for tick, name in zip(ax.get_yticklabels(), names, strict=True):
-        tick.set_color(style.colours(names)[name])
+        for tick, name in zip(one.get_yticklabels(), names, strict=False):  # none on inner panels
+            tick.set_color(style.colours(names)[name])
 
 
 def label_grid(axes, cols, xlabel, ylabel):
@@ -97,7 +95,7 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
     name_rows(axes[0][0], names)
     figure.supxlabel(f"max@K of {method} minus the rival's  (right: {method} better)", fontsize=8)
     caption = (
-        f"Left: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), scale 0 "
+        f"Dots: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), scale 0 "
         f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter."
     )
     return [("answer", figure, caption)]
@@ -127,7 +125,7 @@ def regime_map(table, method=style.REFERENCE):
     ax.invert_yaxis()
     ax.grid(False)
     ax.tick_params(length=0)
-    ax.set_xlabel(f"chance that a sample succeeds (in a block: K/N = {', '.join(sizes)})", fontsize=7)
+    ax.set_xlabel("chance that a sample succeeds", fontsize=8)
     bar = figure.colorbar(image, ax=ax, location="top", fraction=0.06, aspect=45, pad=0.02, ticks=bounds)
     bar.ax.set_xticklabels([f"{b:g}" for b in bounds])
     bar.ax.tick_params(length=0, labelsize=7)
@@ -135,8 +133,8 @@ def regime_map(table, method=style.REFERENCE):
     bar.set_label(f"gradient variance of pkpo / {method}", fontsize=8)
     less, more = int((rows["ratio"] > 1 + 1e-9).sum()), int((rows["ratio"] < 1 - 1e-9).sum())
     caption = (
-        f"Right: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind of policy. Orange: "
-        f"pkpo, which lacks it, has more variance than {method} ({less}); purple: less ({more}); grey: mirrors the left half of its row."
+        f"Map: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind of policy, in each block K/N = "
+        f"{', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance than {method} ({less}); purple: less ({more}); grey: mirrors the left half of its row."
     )
     return [("regime_map", figure, caption)]
 
@@ -155,7 +153,13 @@ def collapse(table, results):
         ax.axvline(unchanged, color="#333333", linewidth=0.8, linestyle="--", zorder=1)
         for row in rows[rows["measure"] == measure].itertuples():
             if row.num_tasks == most[measure]:  # a mean of fewer tasks is another mean
-                whisker(ax, names.index(row.estimator), (row.value, row.low, row.high), style.line_style(row.estimator, names), unchanged)
+                whisker(
+                    ax,
+                    names.index(row.estimator),
+                    (row.value, row.low, row.high),
+                    style.line_style(row.estimator, names),
+                    unchanged,
+                )
         ax.set_title(f"{measure} ({most[measure]})", fontsize=8)
         ax.set_xlabel("after minus before" if measure.startswith("max") else "after / before")
         ax.locator_params(axis="x", nbins=4)
@@ -192,39 +196,50 @@ def single_tasks(table, results, measure, margin, method=style.REFERENCE):
         name_rows(axes[0], names)
         figure.supxlabel(f"{measure} of {method} minus the rival's [scale 0 to 1]", fontsize=8)
         slug = measure.lower().replace("@", "_at_")
-        caption = f"{measure} after training on single tasks, {method} minus each rival, paired by seed; right of 0 {method} is ahead. "
+        caption = (
+            f"{measure} after training on single tasks, {method} minus each rival, paired by seed; right of 0 {method} is ahead. "
+        )
         caption += f"Filled: the 95% interval leaves out 0; shaded: ±{margin:g}; no dot: no results. {seeds_of(results)}"
         made.append((numbered(f"tasks_{slug}", page, pages), figure, caption))
     return made
 
 
+def levels_and_gaps(pair, rows, results, x, column, method):
+    """On the first of two panels the level of every estimator against column x of rows, on the second its paired difference to the method.
+
+    The bands of levels lie over each other and say little of two estimators on the same seeds; those of the differences do.
+    """
+    for ax, shown in zip(pair, (column, f"{column}_gap"), strict=True):
+        ends = {}
+        for name in [e for e in results.estimators if e in set(rows["estimator"])]:
+            line = rows[rows["estimator"] == name].dropna(subset=[shown]).sort_values(x)
+            if not len(line) or (name == method and shown != column):
+                continue
+            look = style.line_style(name, results.estimators)
+            ax.plot(line[x], line[shown], markevery=max(1, len(line) // 6), **look)
+            if shown != column:
+                low, high = (line[f"{shown}_{end}"].astype(float) for end in ("low", "high"))
+                ax.fill_between(line[x], low, high, color=look["color"], alpha=0.13, linewidth=0)
+            ends[name] = line[shown].iloc[-1]
+        if shown != column:
+            ax.axhline(0, color=style.colours([method])[method], linewidth=1.6, zorder=2)
+            ax.set_title(f"minus {method}")
+        ax.margins(x=0.01)
+        yield ax, ends
+
+
 def learning_curves(table, results, metric, method=style.REFERENCE):
-    """Along training, two panels for each task: the level of every estimator, and the paired difference of every rival to the method."""
+    """Along training, two panels for each task: levels, and paired differences to the method."""
     made, pages = [], pages_of(table["task"].drop_duplicates(), 5)
     for page, tasks in enumerate(pages):
         figure, axes = panels(2 * len(tasks), 2, 1.6)
-        for i, task in enumerate(tasks):
+        for pair, task in zip(zip(axes[::2], axes[1::2], strict=True), tasks, strict=True):
             rows = table[table["task"] == task]
-            for ax, column in zip(axes[2 * i : 2 * i + 2], (metric, f"{metric}_gap"), strict=True):
-                ends = {}
-                for name in [e for e in results.estimators if e in set(rows["estimator"])]:
-                    line = rows[rows["estimator"] == name].dropna(subset=[column]).sort_values("samples")
-                    if not len(line) or (name == method and column != metric):
-                        continue
-                    x, look = line["samples"] / 1000, style.line_style(name, results.estimators)
-                    ax.plot(x, line[column], markevery=max(1, len(line) // 6), **look)
-                    if column != metric:
-                        low, high = (line[f"{column}_{end}"].astype(float) for end in ("low", "high"))
-                        ax.fill_between(x, low, high, color=look["color"], alpha=0.13, linewidth=0)
-                    ends[name] = line[column].iloc[-1]
-                if column != metric:
-                    ax.axhline(0, color=style.colours([method])[method], linewidth=1.6, zorder=2)
-                ax.margins(x=0.01)
-                ax.set_title(f"{task} (K={results.setting(task, 'k')})" if column == metric else f"minus {method}")
+            for ax, ends in levels_and_gaps(pair, rows.assign(samples=rows["samples"] / 1000), results, "samples", metric, method):
                 style.label_ends(ax, ends, names=results.estimators)
-            axes[2 * i].set_ylabel(LABELS[metric])
-        for ax in axes[-2:]:
-            ax.set_xlabel("samples drawn [thousand]")
+            pair[0].set_title(f"{task} (K={results.setting(task, 'k')})")
+            pair[0].set_ylabel(LABELS[metric])
+        label_grid(axes, 2, "samples drawn [thousand]", "")
         caption = (
             f"{LABELS[metric]} on held-out prompts or start states along training, mean over seeds. Left: levels. Right: paired difference to "
             f"{method} on the same seed, with its 95% interval; above the line the rival is ahead. {seeds_of(results)}"
@@ -233,34 +248,31 @@ def learning_curves(table, results, metric, method=style.REFERENCE):
     return made
 
 
-def ladder(table, results):
-    """max@k against k, before training (dashed) and after, one panel per task."""
-    made, pages = [], pages_of(table["task"].drop_duplicates())
+def ladder(table, results, method=style.REFERENCE):
+    """max@k against k after training, two panels for each task: levels, with those before training dashed, and paired differences."""
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 5)
     for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 2, 1.75)
-        for ax, task in zip(axes, tasks, strict=True):
-            rows, ends = table[table["task"] == task], {}
+        figure, axes = panels(2 * len(tasks), 2, 1.6)
+        for pair, task in zip(zip(axes[::2], axes[1::2], strict=True), tasks, strict=True):
+            rows = table[table["task"] == task]
             before = rows[rows["when"] == "before"].groupby("k")["max_at_k"].first()
-            if len(before):
-                ax.plot(before.index, before.to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
-                ends["before"] = before.iloc[-1]
-            for name in [e for e in results.estimators if e in set(rows["estimator"])]:
-                line = rows[(rows["estimator"] == name) & (rows["when"] == "after")].dropna(subset=["max_at_k"]).sort_values("k")
-                if len(line):
-                    look = style.line_style(name, results.estimators)
-                    ax.plot(line["k"], line["max_at_k"], **look)
-                    low, high = (line[f"max_at_k_{end}"].astype(float) for end in ("low", "high"))
-                    ax.fill_between(line["k"], low, high, color=look["color"], alpha=0.10, linewidth=0)
-                    ends[name] = line["max_at_k"].iloc[-1]
-            ax.set_xscale("log", base=2)
-            ticks = sorted({int(k) for k in rows["k"] if (int(k) & (int(k) - 1)) == 0})
-            ax.set_xticks(ticks, [str(k) for k in ticks])
-            ax.minorticks_off()
-            ax.set_title(f"{task} (K={results.setting(task, 'k')})")
-            style.label_ends(ax, ends, names=results.estimators)
-        label_grid(axes, 2, "k [samples per prompt]", "max@k [reward]")
-        caption = f"max@k on held-out prompts or start states against k, before (dashed) and after training for K, mean over seeds. {BAND}"
-        made.append((numbered("ladder", page, pages), figure, f"{caption} {seeds_of(results)}"))
+            after, k = rows[rows["when"] == "after"], sorted(int(k) for k in rows["k"].unique())
+            for ax, ends in levels_and_gaps(pair, after, results, "k", "max_at_k", method):
+                if ax is pair[0] and len(before):
+                    ax.plot(before.index, before.to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
+                    ends["before"] = before.iloc[-1]
+                ax.set_xscale("log", base=2)
+                ax.set_xticks([i for i in k if i & (i - 1) == 0], [str(i) for i in k if i & (i - 1) == 0])
+                ax.minorticks_off()
+                style.label_ends(ax, ends, names=results.estimators)
+            pair[0].set_title(f"{task} (K={results.setting(task, 'k')})")
+            pair[0].set_ylabel("max@k")
+        label_grid(axes, 2, "k [samples per prompt]", "")
+        caption = (
+            "max@k on held-out prompts or start states against k, after training for K, mean over seeds. Left: levels; dashed: before training. "
+            f"Right: paired difference to {method} on the same seed, with its 95% interval. {seeds_of(results)}"
+        )
+        made.append((numbered("ladder", page, pages), figure, caption))
     return made
 
 
@@ -381,7 +393,9 @@ def wall_clock(table, results):
         patches = [Patch(color=c, label=p) for p, c in PHASE_COLOURS.items()]
         figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
         caption = "Training time of a seed by phase, as each cell recorded it; evaluation is off the clock. Cells ran hours apart and, it may be, "
-        made.append((numbered("wall_clock", page, pages), figure, caption + "on other machines: for comparisons see the table above."))
+        made.append(
+            (numbered("wall_clock", page, pages), figure, caption + "on other machines: for comparisons see the table above.")
+        )
     return made
 
 
@@ -403,5 +417,7 @@ def learning_rate(table, results):
             ax.set_title(task)
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "learning rate", "max@K")
-        made.append((numbered("learning_rate", page, pages), figure, "Final max@K against the learning rate, mean over tuning seeds."))
+        made.append(
+            (numbered("learning_rate", page, pages), figure, "Final max@K against the learning rate, mean over tuning seeds.")
+        )
     return made

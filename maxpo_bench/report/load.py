@@ -28,7 +28,18 @@ USABLE = ("ok", "diverged")  # statuses whose numbers enter figures and verdicts
 METRICS = {"max@K": "max_at_k", "pass@K": "pass_at_k", "pass@1": "pass_at_1", "mean_reward": "mean_reward"}  # final -> curve
 CURVE = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")  # then any number of measured extras
 LADDER = ("seed", "step", "k", "max", "pass")
-VARIANCE = ("checkpoint", "estimator", "k", "group_size", "num_groups", "trace_cov", "snr", "ratio_to_maxpo", "ratio_low", "ratio_high")
+VARIANCE = (
+    "checkpoint",
+    "estimator",
+    "k",
+    "group_size",
+    "num_groups",
+    "trace_cov",
+    "snr",
+    "ratio_to_maxpo",
+    "ratio_low",
+    "ratio_high",
+)
 WORDS = ("checkpoint", "estimator", "objective", "reason")  # columns of a variance table that hold text
 TRIED = range(100, 110)  # seeds on which learning settings were tried: in no figure and no verdict
 FIRST_TUNING_SEED = 10_000  # from here on seeds are for tuning, pilots and sweeps

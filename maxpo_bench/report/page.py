@@ -107,7 +107,11 @@ def section(title, *blocks):
 
 def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/claims.csv"):
     """The verdicts of some measures: a row per rival (of `rivals`, or all), a column per measure and aggregate."""
-    chosen = verdicts[verdicts["measure"].isin(measures) & (verdicts["rival"].isin(rivals or verdicts["rival"]))] if len(verdicts) else verdicts
+    chosen = (
+        verdicts[verdicts["measure"].isin(measures) & (verdicts["rival"].isin(rivals or verdicts["rival"]))]
+        if len(verdicts)
+        else verdicts
+    )
     if not len(chosen):
         return [text("No claim could be judged.")]
     measures = [m for m in measures if m in set(chosen["measure"])]
@@ -146,7 +150,11 @@ def _verdict_cell(row):
 
 
 def _flip(row):
-    others = [f"{row[view]} {view if view[0] != 'a' or view[1] == 't' else 'by the ' + view}" for view in _views(row) if row[view] not in ("", row["verdict"])]
+    others = [
+        f"{row[view]} {view if view[0] != 'a' or view[1] == 't' else 'by the ' + view}"
+        for view in _views(row)
+        if row[view] not in ("", row["verdict"])
+    ]
     return f"{row['measure']} against {row['rival']}, {row['aggregate']}: {row['verdict']}, but {', '.join(others)}"
 
 
@@ -218,7 +226,9 @@ def status_blocks(data, notes):
     kinds = pd.DataFrame([{"status": s, "cells": int(counts[s]), "meaning": m} for s, m in load.STATUSES.items() if s in counts])
     listed = data.loc[(data["status"] != "ok") | (data["reason"] != ""), ["task", "estimator", "status", "reason"]]
     errors = data[data["verifier_errors"].fillna(0) > 0]
-    told = [f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times." for _, r in errors.iterrows()]
+    told = [
+        f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times." for _, r in errors.iterrows()
+    ]
     told += [f"Note: {n}" for n in notes]
     return [frame(kinds), frame(listed) if len(listed) else text("Every declared cell has results."), text(*told)]
 

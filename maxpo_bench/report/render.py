@@ -171,7 +171,9 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
             sections.append(page.section(title, *of_study(name, table=True)))
     if "properties" in studies:
         sections.append(page.section("The estimators", *of_study("properties", table=True)))
-    others = [block for name in studies if name not in OWN_SECTION for block in [page.heading(studies[name]["title"]), *of_study(name)]]
+    others = [
+        block for name in studies if name not in OWN_SECTION for block in [page.heading(studies[name]["title"]), *of_study(name)]
+    ]
     sections += [page.section("Studies without training", *others)] if others else []
     sections += [
         page.section("Every verdict", page.every_verdict(data["claims"])),
@@ -183,7 +185,9 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
             {"kind": "code", "text": latex, "csv": "tables/max_at_k.tex"},
         ),
     ]
-    times = page.matrix(data["time"], properties.iloc[:0], method, ("time",), csv="tables/time.csv")[:1] if len(data["time"]) else []
+    times = (
+        page.matrix(data["time"], properties.iloc[:0], method, ("time",), csv="tables/time.csv")[:1] if len(data["time"]) else []
+    )
     costs = [block for name in TIMED if name in studies for block in [page.heading(studies[name]["title"]), *of_study(name)]]
     warning = page.text("Everything above repeats on any machine; times do not. Nothing above was computed from them.")
     sections.append(page.section("Time", warning, *times, *shown("wall_clock", "tables/wall_clock.csv"), *costs))

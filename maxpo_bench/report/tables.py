@@ -11,7 +11,6 @@ from maxpo_bench.report.style import REFERENCE
 
 TRAINING_PHASES = ("sample", "reward", "advantage", "update")
 PHASES = (*TRAINING_PHASES, "evaluate")
-ALONG = ("max_at_k", "pass_at_1")
 
 
 def cells(results):
@@ -58,21 +57,30 @@ def bands(groups, probability=False):
     return (mean, low.clip(lower=0.0), high.clip(upper=1.0)) if probability else (mean, low, high)
 
 
-def curves(results, method=REFERENCE):
-    """Learning curves per task, estimator and evaluation: the mean over seeds of max@K and pass@1, and of the paired difference to the method's, with 95% intervals."""
-    keys = ["task", "estimator", "step", "samples"]
-    names = [f"{m}{kind}{end}" for m in ALONG for kind in ("", "_gap") for end in ("", "_low", "_high")]
-    if not len(results.curves):
-        return pd.DataFrame(columns=[*keys, "num_seeds", *names])
-    mine = results.curves.loc[results.curves["estimator"] == method, ["task", "seed", "step", *ALONG]]
-    joined = results.curves.merge(mine, on=["task", "seed", "step"], how="left", suffixes=("", "_mine"))
-    joined = joined.assign(**{f"{m}_gap": joined[m] - joined[f"{m}_mine"] for m in ALONG})
+def _with_gaps(table, keys, columns, probabilities, method):
+    """Mean over seeds of every column, and of its paired difference to the method's ("_gap"), with 95% intervals, per group of keys."""
+    match = [c for c in keys if c != "estimator"] + ["seed"]
+    mine = table.loc[table["estimator"] == method, [*match, *columns]]
+    joined = table.merge(mine, on=match, how="left", suffixes=("", "_mine"))
+    joined = joined.assign(**{f"{c}_gap": joined[c] - joined[f"{c}_mine"] for c in columns})
     groups = joined.groupby(keys, sort=False)
-    table = groups.size().rename("num_seeds").to_frame()
-    for m in ALONG:
-        for column, probability in ((m, m.startswith("pass")), (f"{m}_gap", False)):
-            table[column], table[f"{column}_low"], table[f"{column}_high"] = bands(groups[column], probability)
-    return table.reset_index()
+    found = groups.size().rename("num_seeds").to_frame()
+    for c in columns:
+        for column, probability in ((c, c in probabilities), (f"{c}_gap", False)):
+            found[column], found[f"{column}_low"], found[f"{column}_high"] = bands(groups[column], probability)
+    return found.reset_index()
+
+
+def curves(results, method=REFERENCE):
+    """max@K and pass@1 along training, per task, estimator and evaluation; see _with_gaps."""
+    return _with_gaps(results.curves, ["task", "estimator", "step", "samples"], ["max_at_k", "pass_at_1"], ["pass_at_1"], method)
+
+
+def ladders(results, method=REFERENCE):
+    """max@k and pass@k against k, per task, estimator and step; when: "before" training or "after"; see _with_gaps."""
+    table = results.ladders.rename(columns={"max": "max_at_k", "pass": "pass_at_k"})
+    table = _with_gaps(table, ["task", "estimator", "step", "k"], ["max_at_k", "pass_at_k"], ["pass_at_k"], method)
+    return table.assign(when=np.where(table["step"] == 0, "before", "after"))
 
 
 def wide_curves(table, results, scale, num_points=5):
@@ -95,19 +103,6 @@ def wide_curves(table, results, scale, num_points=5):
     return pd.DataFrame({"share_of_training": grid, **columns})
 
 
-def ladders(results):
-    """max@k and pass@k against k before and after training: mean over seeds with a 95% interval."""
-    keys = ["task", "estimator", "step", "k"]
-    if not len(results.ladders):
-        return pd.DataFrame(columns=[*keys, "num_seeds", *(f"{m}{e}" for m in ("max_at_k", "pass_at_k") for e in ("", "_low", "_high")), "when"])
-    groups = results.ladders.groupby(keys, sort=False)
-    table = groups.size().rename("num_seeds").to_frame()
-    table["max_at_k"], table["max_at_k_low"], table["max_at_k_high"] = bands(groups["max"])
-    table["pass_at_k"], table["pass_at_k_low"], table["pass_at_k_high"] = bands(groups["pass"], True)
-    table = table.reset_index()
-    return table.assign(when=np.where(table["step"] == 0, "before", "after"))
-
-
 def collapse(results, scale):
     """What training did to the policy's variety, per estimator: entropy and distinct answers, after / before, and max@k for the largest
     k drawn (at least 4 K), after - before; a row per task and one for the mean of the tasks, with 95% intervals over seeds."""
@@ -116,7 +111,10 @@ def collapse(results, scale):
         found = {"entropy": {}, "distinct answers": {}, "max@k far above K": {}}
         for task in scale:
             curve = results.curves[(results.curves["task"] == task) & (results.curves["estimator"] == estimator)]
-            for measure, columns in (("entropy", ("entropy", "table_entropy")), ("distinct answers", ("distinct", "distinct_answers"))):
+            for measure, columns in (
+                ("entropy", ("entropy", "table_entropy")),
+                ("distinct answers", ("distinct", "distinct_answers")),
+            ):
                 column = next((c for c in columns if c in curve and curve[c].notna().any()), None)
                 if column:
                     first, last = _ends(curve, column)
@@ -131,7 +129,9 @@ def collapse(results, scale):
             by_task = {t: v for t, v in by_task.items() if len(v)}
             if not by_task:
                 continue
-            parts = {t: statistics.mean_interval(v) for t, v in by_task.items()} | {"mean of tasks": statistics.task_mean_interval(by_task)}
+            parts = {t: statistics.mean_interval(v) for t, v in by_task.items()} | {
+                "mean of tasks": statistics.task_mean_interval(by_task)
+            }
             for task, interval in parts.items():
                 row = {"measure": measure, "estimator": estimator, "task": task, "value": interval.estimate}
                 row |= {"low": interval.low, "high": interval.high, "num_seeds": interval.num_pairs, "num_tasks": len(by_task)}

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from maxpo_bench.measure import statistics
 from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
 from maxpo_bench.settings.task_file import StrictLoader
 
@@ -249,5 +249,7 @@ def properties(results, declared):
             mine = table.loc[table["estimator"] == declared["method"], claim["column"]]
             found = str(mine.iloc[0]) if len(mine) else None
         verdict = "undecided" if found is None else "supported" if found == claim["is"] else "contradicted"
-        rows.append({"claim": claim["id"], "statement": claim["statement"], "verdict": verdict, "found": found, "source": claim["source"]})
+        rows.append(
+            {"claim": claim["id"], "statement": claim["statement"], "verdict": verdict, "found": found, "source": claim["source"]}
+        )
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "found", "source"])

@@ -76,7 +76,9 @@ def first_sentences(verdicts, regimes, method="maxpo"):
         ahead = rows[(rows["verdict"] == "contradicted") & (rows["left_out"] == 0)]
         if len(ahead):
             best = ahead.iloc[-1]
-            said.append(f"For {purpose} use {best['rival']}: its {measure} is {-best['effect']:.3f} above {method}'s, mean of {best['num_tasks']} tasks.")
+            said.append(
+                f"For {purpose} use {best['rival']}: its {measure} is {-best['effect']:.3f} above {method}'s, mean of {best['num_tasks']} tasks."
+            )
         else:
             said.append(f"For {purpose} use {method} by default: no rival is shown to be ahead of it in {measure} over all tasks.")
         said.append(_standing(f"In {measure} {method} is", {v: list(rows.loc[rows["verdict"] == v, "rival"]) for v in STANDING}))
@@ -88,7 +90,7 @@ STANDING = {"supported": "ahead of", "contradicted": "behind", "equivalent": "eq
 
 
 def _standing(start, by_verdict):
-    """"In max@K maxpo is ahead of a, b and c, undecided against d.", with as many names as 25 words hold."""
+    """ "In max@K maxpo is ahead of a, b and c, undecided against d.", with as many names as 25 words hold."""
     for most in range(12, 0, -1):
         parts = [f"{words} {listed(by_verdict[verdict], most)}" for verdict, words in STANDING.items() if by_verdict[verdict]]
         sentence = f"{start} {', '.join(parts)}."
@@ -97,16 +99,22 @@ def _standing(start, by_verdict):
     return sentence
 
 
+EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "hardly changes it", "undecided": "leaves it open"}
+
+
 def _baseline(verdicts, regimes, method):
     """What the method's baseline does to the variance: on the tasks' own policies, and on the map of regimes; "" without either."""
     rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == "pkpo")].dropna(subset=["effect"])
     rows = rows[rows["aggregate"] != "all"] if len(rows) > 1 else rows
-    groups = {"all": "the tasks"}
-    parts = [f"{r['effect']:.2f} on {groups.get(r['aggregate'], r['aggregate'])}" for _, r in rows.iterrows()]
+    parts = [
+        f"{EFFECT[r['verdict']]} on {r['aggregate'].replace('all', 'the tasks')} ({r['effect']:.2f})" for _, r in rows.iterrows()
+    ]
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
         ratios = regimes.loc[regimes["estimator"] == "pkpo", "ratio"]
-        parts.append(f"lower in {(ratios < 1 - 1e-9).sum()} of {len(ratios)} regimes")
-    if not len(rows):
-        return f"Without {method}'s baseline (pkpo) gradient variance is {parts[0]} of the map." if parts else ""
-    parts[0] = parts[0].replace(" on ", f" times {method}'s on ", 1)
-    return f"Without its baseline (pkpo) gradient variance is {', '.join(parts)}."
+        raised = f"in {(ratios < 1 - 1e-9).sum()} of {len(ratios)} regimes"
+        parts.append(f"and {raised}" if parts and parts[-1].startswith("raises it") else f"raises it {raised}")
+    if not parts:
+        return ""
+    parts[0] = parts[0].replace(" it", " gradient variance", 1) if not parts[0].startswith("leaves") else parts[0]
+    sentences = [f"Against pkpo, {method}'s baseline {', '.join(parts[: len(parts) - cut])}." for cut in range(len(parts))]
+    return next(s for s in sentences if len(s.split()) <= 25)
