@@ -10,8 +10,12 @@ A family of comparisons gets four verdicts, for a margin within which a differen
     supported     the whole interval lies above 0
     contradicted  the whole interval lies below 0
     undecided     none of these; with the number of seeds that would decide it
-in this order, so that a difference that is sure but too small to matter is called equivalent. The intervals are 95% for one comparison and
-widen with the family by Holm's steps: simulated, one false verdict or more in at most 5% of families.
+in this order, so that a difference that is sure but too small to matter is called equivalent. The intervals are those of level .05 over the
+number of comparisons in the family, in Holm's way: a comparison about which all is known (its interval lies beyond the
+margin, or inside it and away from 0) cannot be judged falsely any more, leaves the family, and the others are judged again.
+Holm's procedure on the smallest of a comparison's p values would not do: of eight rivals that are equal, those rightly
+called equivalent would lower the bar for calling the others different (simulated, 9% of families hold a false verdict;
+as above at most 5%).
 """
 
 import math
@@ -44,10 +48,6 @@ class Interval:
         """(low, high) of the interval that misses the truth with probability `level`; error must be known."""
         half = float(stats.t.ppf(1 - level / 2, self.dof)) * self.error
         return self.estimate - half, self.estimate + half
-
-    def p_inside(self, margin):
-        """The smallest level at which the interval lies inside -margin..margin; 1 or more when the estimate is outside."""
-        return float(2 * stats.t.sf((margin - abs(self.estimate)) / self.error, self.dof))
 
 
 def _interval(estimate, error, dof, num_pairs):
@@ -130,21 +130,23 @@ def decide(intervals, margin):
     """The verdict on every comparison of a family: a list of (verdict, level).
 
     intervals: list of Interval, positive where the claim holds; those without an error are undecided and do not count in the
-    family. margin: differences inside ±margin do not matter. level: at which the comparison was judged (.05 over the number
-    of comparisons not decided before it), None without an error. See the head of this file for the verdicts.
+    family. margin: differences inside ±margin do not matter. level: at which the comparison was judged, None without an
+    error. See the head of this file for the verdicts and for what takes a comparison out of the family.
     """
     found = [("undecided", None)] * len(intervals)
-    known = [i for i, interval in enumerate(intervals) if interval.error]
-    ranked = sorted(known, key=lambda i: (min(intervals[i].p, intervals[i].p_inside(margin)), i))
-    for rank, i in enumerate(ranked):
-        level = LEVEL / (len(ranked) - rank)
-        low, high = intervals[i].at(level)
-        if -margin < low and high < margin:
-            found[i] = ("equivalent", level)
-        elif low > 0 or high < 0:
-            found[i] = ("supported" if low > 0 else "contradicted", level)
-        else:  # Holm: the first that is not decided ends it
-            return [(found[j][0], level) if j in ranked[rank:] else found[j] for j in range(len(found))]
+    left = [i for i, interval in enumerate(intervals) if interval.error]
+    while left:
+        level, settled = LEVEL / len(left), []
+        for i in left:
+            low, high = intervals[i].at(level)
+            inside, sure = -margin < low and high < margin, low > 0 or high < 0
+            verdict = "equivalent" if inside else "undecided" if not sure else "supported" if low > 0 else "contradicted"
+            found[i] = (verdict, level)
+            if (inside and sure) or low >= margin or high <= -margin:
+                settled.append(i)
+        if not settled:
+            break
+        left = [i for i in left if i not in settled]
     return found
 
 
