@@ -88,7 +88,7 @@ def mean_interval(values):
 
 
 def _constant(values):
-    return np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max()))
+    return np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max()))  # rounding is no spread
 
 
 def task_mean_interval(by_task):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from maxpo_bench.report import load, style
+from maxpo_bench.report.tables import bands
 from maxpo_bench.report.words import ALIKE, count
 
 PER_FIGURE = 10  # panels or rows of panels; more tasks go on further figures
@@ -41,6 +42,11 @@ def seeds_of(results):
         tasks.setdefault(most, []).append(task)
     parts = [f"{n} on {', '.join(names)}" for n, names in sorted(tasks.items(), reverse=True)]
     return f"Seeds: {'; '.join(parts)}." if parts else ""
+
+
+def _seeds(results):
+    counts = [len(c.values("max@K")) for c in results.cells.values() if c.values("max@K")]
+    return f"{min(counts)}{'' if min(counts) == max(counts) else f' to {max(counts)}'} seeds a task"
 
 
 def whisker(ax, place, row, look, null=0.0):
@@ -96,7 +102,7 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
     figure.supxlabel(f"max@K of {method} minus the rival's  (right: {method} better)", fontsize=8)
     caption = (
         f"Dots: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), scale 0 "
-        f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter."
+        f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter; {_seeds(results)}."
     )
     return [("answer", figure, caption)]
 
@@ -105,7 +111,7 @@ def regime_map(table, method=style.REFERENCE):
     """Variance of pkpo over the method's in every regime: a row per kind of policy, a block per success probability, K/N inside."""
     if table is None or not {"geometry", "success_probability", "k_over_n", "estimator", "ratio"} <= set(table):
         return []
-    rows = table[table["estimator"] == "pkpo"]
+    rows = table[table["estimator"] == "pkpo"].round({"success_probability": 9})  # a name of columns here, not a number
     if not len(rows):
         return []
     from matplotlib.colors import BoundaryNorm
@@ -400,24 +406,23 @@ def wall_clock(table, results):
 
 
 def learning_rate(table, results):
-    """max@K against the learning rate, one panel per task."""
-    if not {"task", "estimator", "lr", "max_at_k"} <= set(table):
-        return []
+    """Final max@K against the learning rate with its 95% interval over tuning seeds, one panel per task."""
     made, pages = [], pages_of(table["task"].drop_duplicates())
     for page, tasks in enumerate(pages):
         figure, axes = panels(len(tasks), 2, 1.75)
         for ax, task in zip(axes, tasks, strict=True):
-            rows, ends = table[table["task"] == task], {}
-            for name in rows["estimator"].drop_duplicates():
-                line = rows[rows["estimator"] == name].groupby("lr")["max_at_k"].mean().sort_index()
-                ax.plot(line.index, line.to_numpy(), **style.line_style(name, results.estimators))
-                ends[name] = line.iloc[-1]
+            ends = {}
+            for name, rows in table[table["task"] == task].groupby("estimator", sort=False):
+                mean, low, high = bands(rows.groupby("lr")["max_at_k"])
+                look = style.line_style(name, results.estimators)
+                ax.plot(mean.index, mean, **look)
+                ax.vlines(mean.index, low, high, color=look["color"], linewidth=0.7, zorder=2)
+                ends[name] = mean.iloc[-1]
             ax.set_xscale("log")
             style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
             ax.set_title(task)
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "learning rate", "max@K")
-        made.append(
-            (numbered("learning_rate", page, pages), figure, "Final max@K against the learning rate, mean over tuning seeds.")
-        )
+        caption = "max@K after training against the learning rate, mean over tuning seeds (none is reported elsewhere) with 95% intervals."
+        made.append((numbered("learning_rate", page, pages), figure, caption))
     return made

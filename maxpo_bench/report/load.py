@@ -4,9 +4,12 @@ Nothing here looks at this machine, the clock or the code that made a result: th
 What is stale or was not computed here is said by `maxpo-bench plan` and `compare`.
 """
 
+import csv
+import gzip
+import io
 import json
 import math
-import warnings
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,7 +49,11 @@ FIRST_TUNING_SEED = 10_000  # from here on seeds are for tuning, pilots and swee
 GYM_KINDS = ("bandit", "tabular", "gymnasium")
 LANGUAGE_TAGS = {"language", "math"}
 AGGREGATES = ("bandit and gym", "math and language", "all")
-EXTRA_STUDIES = ("power", "learning_rate", "step_time")  # shown where they are, declared or not: their own stages make them
+EXTRA_STUDIES = {  # tables of stages of their own: shown where they are, declared as studies or not, with at least these columns
+    "power": ("task", "rival", "spread", "seeds", "half_width"),  # then the probability of each verdict at true differences
+    "learning_rate": ("task", "estimator", "lr", "seed", "max_at_k"),  # one final value a row; tuning seeds
+    "step_time": ("task", "estimator", "ratio", "low", "high"),  # an interleaved step's median time over the method's
+}
 
 
 @dataclass
@@ -158,7 +165,7 @@ def read(root="."):
     for name in dict.fromkeys([*(params.get("studies") or []), *EXTRA_STUDIES]):
         path = root / "results" / "studies" / f"{name}.csv"
         if path.is_file() or name not in EXTRA_STUDIES:
-            table = read_table(path, notes, words=None, gaps=True)
+            table = read_table(path, notes, EXTRA_STUDIES.get(name, ()), words=None, gaps=True)
             if table is not None:
                 studies[name] = table
     return Results(
@@ -193,19 +200,22 @@ def read_table(path, notes, columns=(), keys=(), words=(), exact=False, gaps=Fal
 
     columns: those it must have (exact: and no others). keys: whole numbers that name a row, no two rows alike. words: the columns that
     hold text, every other one holds numbers; None: not checked. gaps: empty fields are meant; else they are noted. A row
-    with a field more than the header (which pandas would read as an index, shifting every column) makes a note too.
+    with a field more or less than the header (pandas would shift columns, or fill up in silence) makes a note too.
     """
     name = _short(path)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # index_col=False only warns of a field too many
-            table = pd.read_csv(path, index_col=False)
+        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+        widths = [len(row) for row in csv.reader(io.StringIO(text), strict=True) if row]
+        uneven = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+        table = pd.read_csv(io.StringIO(text)) if widths and uneven is None else None
     except FileNotFoundError:
         return notes.append(f"{name}: not found")
-    except pd.errors.EmptyDataError:
-        return None  # a cell that ended early writes an empty file, its metrics.json says why
-    except (pd.errors.ParserError, pd.errors.ParserWarning, ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:  # what pandas and decode() raise are ValueErrors
         return notes.append(f"{name}: not readable, not used ({' '.join(str(error).split())})")
+    if uneven is not None:
+        return notes.append(f"{name}: row {uneven + 1} has {widths[uneven]} fields, the header has {widths[0]}; not used")
+    if table is None:
+        return None  # a cell that ended early writes an empty file, its metrics.json says why
     lacking, strange = [c for c in columns if c not in table], [c for c in table if exact and c not in columns]
     if lacking:
         return notes.append(f"{name}: has no column {', '.join(lacking)}; not used")

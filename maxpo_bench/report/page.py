@@ -213,6 +213,21 @@ def overall_table(data):
     return frame(shown, caption, "tables/overall.csv")
 
 
+def ladder_ends(data, ks=(1, 16)):
+    """pass@1 and pass@16 side by side on the tasks with 0/1 rewards, each task's first row the policy before training."""
+    graded = set(data.loc[(data["max_at_k"] - data["pass_at_k"]).abs() > 1e-9, "task"])
+    data = data[data["k"].isin(ks) & ~data["task"].isin(graded)].sort_values("step", kind="stable")
+    if not len(data):
+        return None
+    data = data.assign(estimator=data["estimator"].where(data["when"] == "after", "before training"))
+    data = data.drop_duplicates(["task", "estimator", "k"]).assign(shown=lambda d: spans(d, "pass_at_k", "pass_at_k_low", "pass_at_k_high"))
+    wide = {k: data[data["k"] == k].set_index(["task", "estimator"])["shown"].rename(f"pass@{k}") for k in ks}
+    shown = pd.concat(wide.values(), axis=1).reset_index()
+    shown = shown.sort_values("task", key=lambda c: c.map({t: i for i, t in enumerate(dict.fromkeys(c))}), kind="stable")
+    caption = "Tasks whose rewards are 0 or 1: one sample and the best of 16; mean over seeds with its 95% interval."
+    return frame(shown, caption, "tables/ladder.csv", fold=len(shown) > 60)
+
+
 def cell_table(data):
     shown = data[["task", "estimator"]].copy()
     for metric in ("max@K", "pass@K", "pass@1"):

@@ -80,6 +80,7 @@ def _draw(results, declared, data, folder):
         "ladder": figures.ladder(data["ladder"], results),
         "variance_ratio": figures.variance_ratio(data["variance"], results),
         "snr": figures.signal_to_noise(data["variance"], results),
+        "learning_rate": figures.learning_rate(results.studies["learning_rate"], results) if "learning_rate" in results.studies else [],
         "wall_clock": figures.wall_clock(data["wall_clock"], results),
     }
     for found in made.values():
@@ -157,7 +158,7 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
         page.section(
             "Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")
         ),
-        page.section("Before and after training", *shown("ladder", "tables/ladder.csv")),
+        page.section("Before and after training", *shown("ladder", "tables/ladder.csv"), page.ladder_ends(data["ladder"])),
         page.section(
             "Gradient variance",
             page.matrix(data["claims"], properties, method, ("gradient variance",))[0],
@@ -166,9 +167,11 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
             page.text(f"No usable results/variance/<task>.csv: {', '.join(unmeasured)}." if unmeasured else ""),
         ),
     ]
-    for name, title in (("learning_rate", "Learning rates"), ("power", "How many seeds a verdict takes")):
-        if name in studies:
-            sections.append(page.section(title, *of_study(name, table=True)))
+    if "learning_rate" in studies:
+        sections.append(page.section("Learning rates", *shown("learning_rate", "studies/learning_rate.csv"), page.text(
+            "One learning rate for all estimators of a task may favour some: the shared one is that with the best mean rank.")))
+    if "power" in studies:
+        sections.append(page.section("How many seeds a verdict takes", *of_study("power", table=True)))
     if "properties" in studies:
         sections.append(page.section("The estimators", *of_study("properties", table=True)))
     others = [

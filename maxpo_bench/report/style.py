@@ -144,7 +144,8 @@ def save(figure, path):
 
 
 def _rounded(value):
-    text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"  # what is below 1 is a scale or an opacity
+    """The shift keeps the borders of rounding off the half hundredths that a layout is full of."""
+    text = f"{value + 0.00137:.2f}" if abs(value) >= 1 else f"{value + 0.0000137:.4f}"  # below 1: a scale or an opacity
     return text.rstrip("0").rstrip(".") if float(text) else "0"
 
 

@@ -52,7 +52,7 @@ def bands(groups, probability=False):
 
     mean, spread, n = groups.mean(), groups.std(ddof=1), groups.count()
     half = t.ppf((1 + statistics.SIZE) / 2, (n - 1).clip(lower=1)) * spread / np.sqrt(n.clip(lower=1))
-    half = half.where((n >= statistics.MIN_PAIRS) & (spread > 1e-12))
+    half = half.where((n >= statistics.MIN_PAIRS) & (spread > 1e-9))
     low, high = mean - half, mean + half
     return (mean, low.clip(lower=0.0), high.clip(upper=1.0)) if probability else (mean, low, high)
 

@@ -65,13 +65,12 @@ def listed(names, most=5):
 
 def first_sentences(verdicts, regimes, method="maxpo"):
     """At most five sentences of at most 25 words: for each purpose a default to use and what is decided, then the baseline."""
-    if not len(verdicts) or not verdicts["effect"].notna().any():
-        return ["No cell has a finite max@K yet: run the pipeline; what was run is under State of the cells."]
     said = []
     for measure, purpose in (("max@K", "the best of K samples"), ("pass@1", "a single answer")):
-        rows = verdicts[(verdicts["measure"] == measure) & (verdicts["aggregate"] == "all")]
-        rows = rows.sort_values("effect", ascending=False, kind="stable")
-        if not len(rows):
+        rows = verdicts[(verdicts["measure"] == measure) & (verdicts["aggregate"] == "all")] if len(verdicts) else verdicts
+        rows = rows.sort_values("effect", ascending=False, kind="stable") if len(rows) else rows
+        if not len(rows) or rows["effect"].isna().all():
+            said.append(f"No rival can be compared in {measure} yet: run the pipeline; what was run is under State of the cells.")
             continue
         ahead = rows[(rows["verdict"] == "contradicted") & (rows["left_out"] == 0)]
         if len(ahead):
@@ -104,6 +103,8 @@ EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "
 
 def _baseline(verdicts, regimes, method):
     """What the method's baseline does to the variance: on the tasks' own policies, and on the map of regimes; "" without either."""
+    if not len(verdicts):
+        return ""
     rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == "pkpo")].dropna(subset=["effect"])
     rows = rows[rows["aggregate"] != "all"] if len(rows) > 1 else rows
     parts = [
@@ -115,6 +116,6 @@ def _baseline(verdicts, regimes, method):
         parts.append(f"and {raised}" if parts and parts[-1].startswith("raises it") else f"raises it {raised}")
     if not parts:
         return ""
-    parts[0] = parts[0].replace(" it", " gradient variance", 1) if not parts[0].startswith("leaves") else parts[0]
+    parts[0] = parts[0].replace(" it", " gradient variance", 1)
     sentences = [f"Against pkpo, {method}'s baseline {', '.join(parts[: len(parts) - cut])}." for cut in range(len(parts))]
     return next(s for s in sentences if len(s.split()) <= 25)
