@@ -1,8 +1,8 @@
 """Statistics of seeds: paired same-seed differences, Student's t intervals, Holm, and the four verdicts.
 
-Every interval is Student's t: simulated coverage of the nominal 95% is .93 to .96 from 4 to 500 seeds, for normal, uniform, Beta-like and
-skewed differences. A mean over tasks weighs each task the same, whatever its number of seeds: its variance is the sum of the
-tasks' own, its degrees of freedom are Satterthwaite's. (An interquartile mean over pooled runs would weigh the tasks by
+Every interval is Student's t: simulated coverage of the nominal 95% is .93 to .96 from 4 to 500 seeds, for normal, uniform,
+Beta-like and skewed differences. A mean over tasks weighs each task the same, whatever its number of seeds: its variance is the sum
+of the tasks' own, its degrees of freedom are Satterthwaite's. (An interquartile mean over pooled runs would weigh the tasks by
 their seeds, 500 of a bandit against 16 of a language model, and is not used.)
 
 A family of comparisons gets four verdicts, for a margin within which a difference does not matter:
@@ -10,8 +10,8 @@ A family of comparisons gets four verdicts, for a margin within which a differen
     supported     the whole interval lies above 0
     contradicted  the whole interval lies below 0
     undecided     none of these; with the number of seeds that would decide it
-in this order, so that a difference that is sure but too small to matter is called equivalent. The intervals are those of level .05 over the
-number of comparisons in the family, in Holm's way: a comparison about which all is known (its interval lies beyond the
+in this order, so that a difference that is sure but too small to matter is called equivalent. The intervals are those of level .05
+over the number of comparisons in the family, in Holm's way: a comparison about which all is known (its interval lies beyond the
 margin, or inside it and away from 0) cannot be judged falsely any more, leaves the family, and the others are judged again.
 Holm's procedure on the smallest of a comparison's p values would not do: of eight rivals that are equal, those rightly
 called equivalent would lower the bar for calling the others different (simulated, 9% of families hold a false verdict;

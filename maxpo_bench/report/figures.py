@@ -101,8 +101,10 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
     name_rows(axes[0][0], names)
     figure.supxlabel(f"max@K of {method} minus the rival's  (right: {method} better)", fontsize=8)
     caption = (
-        f"Dots: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), scale 0 "
-        f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter; {_seeds(results)}."
+        f"Dots: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), "
+        "scale 0 "
+        f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter; "
+        f"{_seeds(results)}."
     )
     return [("answer", figure, caption)]
 
@@ -139,8 +141,10 @@ def regime_map(table, method=style.REFERENCE):
     bar.set_label(f"gradient variance of pkpo / {method}", fontsize=8)
     less, more = int((rows["ratio"] > 1 + 1e-9).sum()), int((rows["ratio"] < 1 - 1e-9).sum())
     caption = (
-        f"Map: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind of policy, in each block K/N = "
-        f"{', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance than {method} ({less}); purple: less ({more}); grey: mirrors the left half of its row."
+        f"Map: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind of "
+        "policy, in each block K/N = "
+        f"{', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance than {method} ({less}); purple: less ({more}); "
+        "grey: mirrors the left half of its row."
     )
     return [("regime_map", figure, caption)]
 
@@ -172,8 +176,8 @@ def collapse(table, results):
     name_rows(axes[0][0], names)
     caption = (
         "What training does to the variety of the policy, mean of the tasks that measure it (their number in brackets) with 95% "
-        "intervals; dashed: as before training. Entropy of a token or an action; distinct answers among the samples of a prompt; max@k "
-        "for the largest k drawn, at least 4 K: left of 0 training has lost answers that the untrained policy finds in k "
+        "intervals; dashed: as before training. Entropy of a token or an action; distinct answers among the samples of a prompt; "
+        "max@k for the largest k drawn, at least 4 K: left of 0 training has lost answers that the untrained policy finds in k "
         f"samples. Estimators that do not run on all of these tasks have no dot. {seeds_of(results)}"
     )
     return [("collapse", figure, caption)]
@@ -211,7 +215,8 @@ def single_tasks(table, results, measure, margin, method=style.REFERENCE):
 
 
 def levels_and_gaps(pair, rows, results, x, column, method):
-    """On the first of two panels the level of every estimator against column x of rows, on the second its paired difference to the method.
+    """On the first of two panels the level of every estimator against column x of rows, on the second its paired difference to the
+    method.
 
     The bands of levels lie over each other and say little of two estimators on the same seeds; those of the differences do.
     """
@@ -247,7 +252,8 @@ def learning_curves(table, results, metric, method=style.REFERENCE):
             pair[0].set_ylabel(LABELS[metric])
         label_grid(axes, 2, "samples drawn [thousand]", "")
         caption = (
-            f"{LABELS[metric]} on held-out prompts or start states along training, mean over seeds. Left: levels. Right: paired difference to "
+            f"{LABELS[metric]} on held-out prompts or start states along training, mean over seeds. Left: levels. Right: paired "
+            "difference to "
             f"{method} on the same seed, with its 95% interval; above the line the rival is ahead. {seeds_of(results)}"
         )
         made.append((numbered(f"curves_{metric}", page, pages), figure, caption))
@@ -255,7 +261,8 @@ def learning_curves(table, results, metric, method=style.REFERENCE):
 
 
 def ladder(table, results, method=style.REFERENCE):
-    """max@k against k after training, two panels for each task: levels, with those before training dashed, and paired differences."""
+    """max@k against k after training, two panels for each task: levels, with those before training dashed, and paired
+    differences."""
     made, pages = [], pages_of(table["task"].drop_duplicates(), 5)
     for page, tasks in enumerate(pages):
         figure, axes = panels(2 * len(tasks), 2, 1.6)
@@ -275,8 +282,8 @@ def ladder(table, results, method=style.REFERENCE):
             pair[0].set_ylabel("max@k")
         label_grid(axes, 2, "k [samples per prompt]", "")
         caption = (
-            "max@k on held-out prompts or start states against k, after training for K, mean over seeds. Left: levels; dashed: before training. "
-            f"Right: paired difference to {method} on the same seed, with its 95% interval. {seeds_of(results)}"
+            "max@k on held-out prompts or start states against k, after training for K, mean over seeds. Left: levels; dashed: "
+            f"before training. Right: paired difference to {method} on the same seed, with its 95% interval. {seeds_of(results)}"
         )
         made.append((numbered("ladder", page, pages), figure, caption))
     return made
@@ -317,8 +324,8 @@ def variance_ratio(table, results, method=style.REFERENCE):
         figure.legend(handles=marks, loc="outside upper center", ncols=len(checkpoints))
         figure.supxlabel(f"gradient variance / {method}'s [ratio, log scale]", fontsize=8)
         caption = (
-            f"Trace of the gradient's covariance over {method}'s, for the estimators with the same expected gradient; left of 1 the other "
-            f"has less variance than {method}. Filled: the 95% interval leaves out 1. {_origin(table)}"
+            f"Trace of the gradient's covariance over {method}'s, for the estimators with the same expected gradient; left of 1 "
+            f"the other has less variance than {method}. Filled: the 95% interval leaves out 1. {_origin(table)}"
         )
         made.append((numbered("variance_ratio", page, pages), figure, caption))
     return made
@@ -328,8 +335,8 @@ def _origin(table):
     low, high = int(table["num_groups"].min()), int(table["num_groups"].max())
     policies = int(table["num_policies"].max())
     return (
-        f"All estimators on the same {low:,}{'' if low == high else f' to {high:,}'} groups, at {count(policies, 'policy', 'policies')} "
-        "for each point of a task's training."
+        f"All estimators on the same {low:,}{'' if low == high else f' to {high:,}'} groups, at "
+        f"{count(policies, 'policy', 'policies')} for each point of a task's training."
     )
 
 
@@ -341,7 +348,8 @@ def signal_to_noise(table, results):
     if not len(table):
         return []
     caption = (
-        "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, with its 95% interval; higher is better, no scale of the "
+        "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, with its 95% interval; higher is better, "
+        "no scale of the "
         f"advantages changes it. Each has the SNR of its own expected gradient. {_origin(table)} A line that reaches the bottom: "
         "the interval holds 0."
     )
@@ -398,15 +406,18 @@ def wall_clock(table, results):
         figure.supxlabel("training time [seconds per seed]", fontsize=8)
         patches = [Patch(color=c, label=p) for p, c in PHASE_COLOURS.items()]
         figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
-        caption = "Training time of a seed by phase, as each cell recorded it; evaluation is off the clock. Cells ran hours apart and, it may be, "
-        made.append(
-            (numbered("wall_clock", page, pages), figure, caption + "on other machines: for comparisons see the table above.")
+        caption = (
+            "Training time of a seed by phase, as each cell recorded it; evaluation is off the clock. Cells ran hours apart, maybe "
         )
+        caption += "on several machines: for comparisons see the table above."
+        made.append((numbered("wall_clock", page, pages), figure, caption))
     return made
 
 
 def learning_rate(table, results):
     """Final max@K against the learning rate with its 95% interval over tuning seeds, one panel per task."""
+    if table is None:
+        return []
     made, pages = [], pages_of(table["task"].drop_duplicates())
     for page, tasks in enumerate(pages):
         figure, axes = panels(len(tasks), 2, 1.75)
@@ -423,6 +434,6 @@ def learning_rate(table, results):
             ax.set_title(task)
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "learning rate", "max@K")
-        caption = "max@K after training against the learning rate, mean over tuning seeds (none is reported elsewhere) with 95% intervals."
+        caption = "max@K after training against the learning rate, mean over tuning seeds with 95% intervals."
         made.append((numbered("learning_rate", page, pages), figure, caption))
     return made

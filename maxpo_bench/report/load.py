@@ -198,8 +198,8 @@ def _packed(path):
 def read_table(path, notes, columns=(), keys=(), words=(), exact=False, gaps=False):
     """A CSV (.gz or not) as a DataFrame; None, with a note that says why, when it cannot be trusted.
 
-    columns: those it must have (exact: and no others). keys: whole numbers that name a row, no two rows alike. words: the columns that
-    hold text, every other one holds numbers; None: not checked. gaps: empty fields are meant; else they are noted. A row
+    columns: those it must have (exact: and no others). keys: whole numbers that name a row, no two rows alike. words: the columns
+    that hold text, every other one holds numbers; None: not checked. gaps: empty fields are meant; else they are noted. A row
     with a field more or less than the header (pandas would shift columns, or fill up in silence) makes a note too.
     """
     name = _short(path)

@@ -11,8 +11,8 @@ from maxpo_bench.report.words import TERMS, about, count
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 MEANING = (
-    "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin. ? undecided: "
-    "with how many times the seeds it would be decided."
+    "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin. ? "
+    "undecided: with how many times the seeds it would be decided."
 )
 
 
@@ -128,8 +128,10 @@ def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/clai
     notes += [f"{r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for _, r in properties.iterrows()]
     flips = [_flip(r) for _, r in chosen[chosen["flips"]].iterrows()]
     notes += ["* Another verdict in another view of the same runs: " + "; ".join(flips) + "."] if flips else []
-    caption = f"{MEANING} Numbers: {method} minus rival on the scale 0 to 1, for variance and time rival over {method}, with the 95% interval "
-    caption += "of this comparison alone; the verdict is after Holm's correction over the comparisons of a measure."
+    caption = (
+        f"{MEANING} Numbers: {method} minus rival, scale 0 to 1; of variance and time rival over {method}; 95% interval of this "
+    )
+    caption += "comparison alone, while the verdict is after correction for all comparisons of a measure."
     if len(lacking):
         caption += " On part of the tasks, because it refuses the rewards of the others: "
         caption += ", ".join(lacking["rival"].drop_duplicates()) + "."
@@ -190,17 +192,23 @@ def how_to_read(results, margin):
     scaled = [t for t, scale in load.scales(results).items() if scale != (0.0, 1.0)]
     scaled = f" (on {', '.join(scaled)}: from the lowest to the highest value seen)" if scaled else ""
     return text(
-        f"{TERMS} A reward passes when it is at least the task's score.success: where rewards are graded, many small ones pass nothing, "
-        "so an estimator may lead in max@K and trail in pass@1. All values are on held-out prompts or start states, by the unbiased closed form.",
-        "All estimators of a task get the same initial policy, prompts, sampling noise, optimiser and number of samples; only the function "
-        "from rewards to advantages differs. Comparisons are therefore paired by seed.",
-        "Intervals are 95%, Student's t; of a mean over tasks, which weigh the same whatever their seeds, with Satterthwaite's degrees of "
+        f"{TERMS} A reward passes when it is at least the task's score.success: where rewards are graded, many small ones pass "
+        "nothing, "
+        "so an estimator may lead in max@K and trail in pass@1. All values are on held-out prompts or start states, by the "
+        "unbiased closed form.",
+        "All estimators of a task get the same initial policy, prompts, sampling noise, optimiser and number of samples; only "
+        "the function from rewards to advantages differs. Comparisons are therefore paired by seed.",
+        "Intervals are 95%, Student's t; of a mean over tasks, which weigh the same whatever their seeds, with Satterthwaite's "
+        "degrees of "
         "freedom. Below 3 seeds, or without spread, there is none. The tasks are fixed: intervals say how another draw of seeds "
         f"would come out, not another set of tasks. Means over tasks are on the scale 0 to 1{scaled}.",
-        "A verdict is about one measure, one rival and one set of tasks, after Holm's correction over the comparisons of the measure: wrong "
-        f"in at most 5% of such families. Equivalent means that the difference is inside ±{margin:g}, also where its sign is sure. Single tasks "
+        "A verdict is about one measure, one rival and one set of tasks, after Holm's correction over the comparisons of the "
+        "measure: wrong "
+        f"in at most 5% of such families. Equivalent means that the difference is inside ±{margin:g}, also where its sign is "
+        "sure. Single tasks "
         "get intervals and no verdict. Verdicts are taken again at half of the training steps and by the area under the curve.",
-        "Learning settings are the same for all estimators of a task and were chosen on seeds that are not reported; each task's file "
+        "Learning settings are the same for all estimators of a task and were chosen on seeds that are not reported; each task's "
+        "file "
         "says how. What is stale here, or was not computed on this machine, is said by `maxpo-bench plan` and `compare`, not here.",
     )
 
@@ -209,7 +217,7 @@ def overall_table(data):
     shown = pd.DataFrame({"estimator": data["estimator"], "tasks": data["num_tasks"], "runs": data["num_runs"]})
     shown["max@K"] = spans(data, "mean", "low", "high")
     shown["pass@1"] = spans(data, "pass@1", "pass@1 low", "pass@1 high")
-    caption = "After training, mean of the tasks an estimator ran on, scale 0 to 1, 95% intervals over seeds; not paired: differences are above."
+    caption = "After training, mean of the tasks an estimator ran on, scale 0 to 1, 95% intervals over seeds; not paired."
     return frame(shown, caption, "tables/overall.csv")
 
 
@@ -220,7 +228,8 @@ def ladder_ends(data, ks=(1, 16)):
     if not len(data):
         return None
     data = data.assign(estimator=data["estimator"].where(data["when"] == "after", "before training"))
-    data = data.drop_duplicates(["task", "estimator", "k"]).assign(shown=lambda d: spans(d, "pass_at_k", "pass_at_k_low", "pass_at_k_high"))
+    data = data.drop_duplicates(["task", "estimator", "k"])
+    data = data.assign(shown=spans(data, "pass_at_k", "pass_at_k_low", "pass_at_k_high"))
     wide = {k: data[data["k"] == k].set_index(["task", "estimator"])["shown"].rename(f"pass@{k}") for k in ks}
     shown = pd.concat(wide.values(), axis=1).reset_index()
     shown = shown.sort_values("task", key=lambda c: c.map({t: i for i, t in enumerate(dict.fromkeys(c))}), kind="stable")

@@ -80,7 +80,7 @@ def _draw(results, declared, data, folder):
         "ladder": figures.ladder(data["ladder"], results),
         "variance_ratio": figures.variance_ratio(data["variance"], results),
         "snr": figures.signal_to_noise(data["variance"], results),
-        "learning_rate": figures.learning_rate(results.studies["learning_rate"], results) if "learning_rate" in results.studies else [],
+        "learning_rate": figures.learning_rate(results.studies.get("learning_rate"), results),
         "wall_clock": figures.wall_clock(data["wall_clock"], results),
     }
     for found in made.values():
@@ -168,8 +168,15 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
         ),
     ]
     if "learning_rate" in studies:
-        sections.append(page.section("Learning rates", *shown("learning_rate", "studies/learning_rate.csv"), page.text(
-            "One learning rate for all estimators of a task may favour some: the shared one is that with the best mean rank.")))
+        sections.append(
+            page.section(
+                "Learning rates",
+                *shown("learning_rate", "studies/learning_rate.csv"),
+                page.text(
+                    "One learning rate for all estimators of a task may favour some: the shared one is that with the best mean rank."
+                ),
+            )
+        )
     if "power" in studies:
         sections.append(page.section("How many seeds a verdict takes", *of_study("power", table=True)))
     if "properties" in studies:
@@ -219,7 +226,8 @@ def _markdown(value):
 
 
 def _images(folder):
-    """A function of a figure's name: (source, width in CSS pixels). The source carries the drawing, or names it where all are too many."""
+    """A function of a figure's name: (source, width in CSS pixels). The source carries the drawing, or names it where all are too
+    many."""
     drawings = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.svg"))}
     limit = SVG_TOTAL if sum(map(len, drawings.values())) <= SVG_TOTAL else SVG_TOTAL / 3 / len(drawings)
 

@@ -58,7 +58,8 @@ def bands(groups, probability=False):
 
 
 def _with_gaps(table, keys, columns, probabilities, method):
-    """Mean over seeds of every column, and of its paired difference to the method's ("_gap"), with 95% intervals, per group of keys."""
+    """Mean over seeds of every column, and of its paired difference to the method's ("_gap"), with 95% intervals, per group of
+    keys."""
     match = [c for c in keys if c != "estimator"] + ["seed"]
     mine = table.loc[table["estimator"] == method, [*match, *columns]]
     joined = table.merge(mine, on=match, how="left", suffixes=("", "_mine"))
@@ -104,8 +105,9 @@ def wide_curves(table, results, scale, num_points=5):
 
 
 def collapse(results, scale):
-    """What training did to the policy's variety, per estimator: entropy and distinct answers, after / before, and max@k for the largest
-    k drawn (at least 4 K), after - before; a row per task and one for the mean of the tasks, with 95% intervals over seeds."""
+    """What training did to the policy's variety, per estimator: entropy and distinct answers, after / before, and max@k for the
+    largest k drawn (at least 4 K), after - before; a row per task and one for the mean of the tasks, with 95% intervals over
+    seeds."""
     rows = []
     for estimator in results.estimators:
         found = {"entropy": {}, "distinct answers": {}, "max@k far above K": {}}
@@ -147,7 +149,8 @@ def _ends(table, column):
 
 
 def variance(results):
-    """Gradient variance over the method's and SNR per task, checkpoint and estimator; several policies of a checkpoint are averaged."""
+    """Gradient variance over the method's and SNR per task, checkpoint and estimator; several policies of a checkpoint are
+    averaged."""
     keys = ["task", "checkpoint", "estimator"]
     numbers = ["ratio_to_maxpo", "ratio_low", "ratio_high", "snr", "snr_low", "snr_high"]
     table = results.variance.reindex(columns=[*keys, "num_groups", *numbers])
@@ -191,9 +194,9 @@ def wall_clock(results):
 def headline(results, verdicts, table, method=REFERENCE):
     """The few numbers of results/metrics.json, which `dvc metrics show` and `dvc exp show` print side by side.
 
-    cells: with results; max@K, pass@1: the method's mean over tasks, scale 0 to 1; lead: its smallest lead in max@K over a rival on all tasks;
-    variance: the smallest ratio of a rival's gradient variance to the method's over all tasks (above 1: the method has the
-    least); supported, contradicted: verdicts. None of them reads a time.
+    cells: with results; max@K, pass@1: the method's mean over tasks, scale 0 to 1; lead: its smallest lead in max@K over a rival on
+    all tasks; variance: the smallest ratio of a rival's gradient variance to the method's over all tasks (above 1: the method has
+    the least); supported, contradicted: verdicts. None of them reads a time.
     """
     mine = table.set_index("estimator").reindex([method]).iloc[0]
     whole = verdicts[(verdicts["aggregate"] == "all") & (verdicts["left_out"] == 0)] if len(verdicts) else verdicts
@@ -212,7 +215,8 @@ def headline(results, verdicts, table, method=REFERENCE):
 
 
 def latex(table, results):
-    """A paste-ready LaTeX table (booktabs) of `cells`: max@K by task and estimator, mean and half-width of the 95% interval, best bold."""
+    """A paste-ready LaTeX table (booktabs) of `cells`: max@K by task and estimator, mean and half-width of the 95% interval, best
+    bold."""
     rows = []
     for task in results.usable_tasks():
         mine = table[table["task"] == task].set_index("estimator")

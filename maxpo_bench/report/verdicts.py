@@ -1,8 +1,8 @@
 """Claims of claims.yaml judged from the results: a verdict for each measure, rival and aggregate of tasks.
 
-Every effect is turned so that above 0 (a ratio: above 1) favours the method. A claim is a family: its rivals x aggregates are judged together by
-statistics.decide. The same family is judged again on other views of the same runs (half of the steps, area under the curve;
-for the variance the initial and the final policies): a decided verdict that is decided otherwise there `flips`.
+Every effect is turned so that above 0 (a ratio: above 1) favours the method. A claim is a family: its rivals x aggregates are
+judged together by statistics.decide. The same family is judged again on other views of the same runs (half of the steps, area under
+the curve; for the variance the initial and the final policies): a decided verdict that is decided otherwise there `flips`.
 """
 
 import math
@@ -31,7 +31,8 @@ PROPERTY = {"id": str, "statement": str, "column": str, "is": str, "source": str
 
 
 def read(path):
-    """claims.yaml as {"method": str, "claims": [...], "properties": [...]}. InputError names the claim and the key that is wrong."""
+    """claims.yaml as {"method": str, "claims": [...], "properties": [...]}. InputError names the claim and the key that is
+    wrong."""
     try:
         raw = yaml.load(Path(path).read_bytes(), Loader=StrictLoader)
     except FileNotFoundError:
@@ -85,8 +86,8 @@ def _check(claim, keys, where):
 def judge(results, declared):
     """(verdicts, by_task, properties), three DataFrames. declared: claims.yaml as `read` gives it.
 
-    verdicts: a row for each claim, rival and aggregate: verdict, effect, low, high (95%, for this comparison alone), num_pairs, tasks,
-    seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason.
+    verdicts: a row for each claim, rival and aggregate: verdict, effect, low, high (95%, for this comparison alone), num_pairs,
+    tasks, seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason.
     by_task: intervals on single tasks, without verdict. properties: true or false by enumeration.
     """
     rows, singles = [], []
@@ -116,7 +117,8 @@ def _shown(claim, rival, interval):
 
 
 def _family(results, claim, per_task):
-    """{(rival, aggregate): row} of one view of a claim. per_task: {(rival, task): differences, an Interval, or why there is none}."""
+    """{(rival, aggregate): row} of one view of a claim. per_task: {(rival, task): differences, an Interval, or why there is
+    none}."""
     rivals = list(dict.fromkeys(rival for rival, _ in per_task))
     whole = results.tasks_of("all")
     groups = {a: results.tasks_of(a) for a in load.AGGREGATES}
@@ -244,7 +246,8 @@ def properties(results, declared):
             if claim["column"] not in table:
                 near = did_you_mean(claim["column"], list(table))
                 raise InputError(
-                    f"claims.yaml: properties: {claim['id']}: column: results/studies/properties.csv has no {claim['column']!r}{near}"
+                    f"claims.yaml: properties: {claim['id']}: column: results/studies/properties.csv has no "
+                    f"{claim['column']!r}{near}"
                 )
             mine = table.loc[table["estimator"] == declared["method"], claim["column"]]
             found = str(mine.iloc[0]) if len(mine) else None

@@ -76,7 +76,8 @@ def first_sentences(verdicts, regimes, method="maxpo"):
         if len(ahead):
             best = ahead.iloc[-1]
             said.append(
-                f"For {purpose} use {best['rival']}: its {measure} is {-best['effect']:.3f} above {method}'s, mean of {best['num_tasks']} tasks."
+                f"For {purpose} use {best['rival']}: its {measure} is {-best['effect']:.3f} above {method}'s, mean of "
+                f"{best['num_tasks']} tasks."
             )
         else:
             said.append(f"For {purpose} use {method} by default: no rival is shown to be ahead of it in {measure} over all tasks.")

@@ -177,7 +177,8 @@ def edit(root, task, estimator, change):
 def edit_table(root, path, change):
     """Apply change(DataFrame) -> DataFrame to a table below results/, compressed or not."""
     path = Path(root) / "results" / path
-    change(pd.read_csv(path)).to_csv(path, index=False, compression={"method": "gzip", "mtime": 0} if path.suffix == ".gz" else None)
+    text = change(pd.read_csv(path)).to_csv(index=False).encode()
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def write_variance(root, task, number, estimators):

@@ -6,7 +6,6 @@ import shutil
 import pytest
 import synthetic
 
-from maxpo_bench.errors import InputError
 from maxpo_bench.report import build, load
 
 EVIL = '<script>alert("x")</script> | **b** & [l](http://x)'

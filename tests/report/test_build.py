@@ -16,6 +16,7 @@ import pytest
 import synthetic
 import yaml
 
+from maxpo_bench.measure import statistics
 from maxpo_bench.report import build, figures, load, page, tables, verdicts, words
 
 TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
@@ -104,10 +105,12 @@ def test_noise_in_the_last_bits_of_the_results_does_not_show(tmp_path):
 
 
 def test_the_report_is_a_function_of_the_results_alone(project, tmp_path):
-    """Neither provenance, dvc.lock, checkpoints, leftovers of a stopped run nor git change a byte; times change the last section alone."""
+    """Neither provenance, dvc.lock, checkpoints, leftovers of a stopped run nor git change a byte; times change the last section
+    alone."""
     shutil.copytree(project, tmp_path / "p")
     root = tmp_path / "p"
-    (root / "dvc.lock").write_text("schema: '2.0'\nstages: {variance@maze: {outs: [{path: results/variance/maze.csv, md5: older}]}}\n")
+    lock = {"variance@maze": {"outs": [{"path": "results/variance/maze.csv", "md5": "older"}]}}
+    (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))
     cell = root / "results" / "runs" / "bandit" / "maxpo"
     (cell / "checkpoints").mkdir()
     (cell / ".resume").mkdir()
@@ -213,7 +216,7 @@ def test_first_screen_answers(project):
     for needed in ("max@k is the expected best reward of k samples", "J_K is", "supported", "undecided", "by exact enumeration"):
         assert needed in seen, needed
     claims = pd.DataFrame(json.loads((project / "results" / "claims.json").read_text()))
-    assert set(claims["verdict"]) <= {"supported", "contradicted", "equivalent", "undecided"} and "time" not in set(claims["measure"])
+    assert set(claims["verdict"]) <= set(statistics.VERDICTS) and "time" not in set(claims["measure"])
 
 
 def test_bad_cells_are_listed_with_reasons_and_not_used(project):
@@ -226,8 +229,8 @@ def test_bad_cells_are_listed_with_reasons_and_not_used(project):
     assert cells.loc[("bandit", "passk_training"), "status"] == "not_applicable"
     text = (project / "results" / "report.md").read_text()
     state = text[text.index("## State of the cells") :]
-    for words in ("no metrics.json", "loss is NaN at step 12", "left out", "rewards must be 0 or 1"):
-        assert words in state
+    for needed in ("no metrics.json", "loss is NaN at step 12", "left out", "rewards must be 0 or 1"):
+        assert needed in state
 
 
 def test_metrics_are_a_handful_of_finite_numbers(project):
@@ -338,7 +341,7 @@ def test_power_and_learning_rates_have_their_sections_when_they_are_there(tmp_pa
     root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
     assert build(root) == 0 and "How many seeds" not in (root / "results" / "report.md").read_text()
     studies = root / "results" / "studies"
-    power = pd.DataFrame([{"task": "maze", "rival": "pkpo", "spread": 0.22, "seeds": 300, "half_width": 0.025, "equivalent at 0": 0.1}])
+    power = pd.DataFrame([{"task": "maze", "rival": "pkpo", "spread": 0.22, "seeds": 300, "half_width": 0.025, "equivalent": 0.1}])
     power.to_csv(studies / "power.csv", index=False)
     rates = [{"task": "maze", "estimator": e, "lr": lr, "seed": s, "max_at_k": 0.5 + lr * s}
              for e in ("pkpo", "maxpo") for lr in (0.01, 0.02, 0.04) for s in range(4)]  # fmt: skip

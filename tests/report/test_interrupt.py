@@ -1,4 +1,5 @@
-"""`maxpo-bench report` draws in its own process: a Ctrl-C at any moment is one line within 5 s, and there is nobody to leave behind."""
+"""`maxpo-bench report` draws in its own process: a Ctrl-C at any moment is one line within 5 s, and there is nobody to leave
+behind."""
 
 import multiprocessing
 import os

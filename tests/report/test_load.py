@@ -120,8 +120,9 @@ def test_seeds_on_which_settings_were_tried_are_left_out(tmp_path):
 
 def test_every_task_of_the_project_has_its_aggregate():
     """The two groups of tasks: by kind, and for kinds from a file by tags."""
-    language = {p.stem for p in (synthetic.ROOT / "tasks").glob("*.yaml") if "language" in p.read_text().split("tags:")[1].split("\n")[0]}
-    for path in (synthetic.ROOT / "tasks").glob("*.yaml"):
+    paths = list((synthetic.ROOT / "tasks").glob("*.yaml"))
+    language = {p.stem for p in paths if "language" in p.read_text().split("tags:")[1].split("\n")[0]}
+    for path in paths:
         assert load.is_language(task_file.load(str(path))) == (path.stem in language), path.stem
     assert len(language) >= 3
 

@@ -10,7 +10,8 @@ import synthetic
 from maxpo_bench.errors import InputError
 from maxpo_bench.report import load, verdicts
 
-TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake", "cliffwalking", "local_optimum", "cartpole", "countdown3"), ("rloo", "pkpo", "maxpo")
+TASKS = ("bandit", "maze", "frozenlake", "cliffwalking", "local_optimum", "cartpole", "countdown3")
+ESTIMATORS = ("rloo", "pkpo", "maxpo")
 GYM, LANGUAGE = TASKS[:6], TASKS[6:]
 
 
@@ -19,7 +20,8 @@ def project(tmp_path):
     root = synthetic.write(tmp_path, TASKS, ESTIMATORS, seeds=20)
     for task in TASKS:  # one scale for all, so that planted gaps are the gaps found
         for estimator in ESTIMATORS:
-            synthetic.edit(root, task, estimator, lambda m: m["final"].update({k: np.linspace(0.4, 0.6, 20).tolist() for k in load.METRICS}))
+            level = {metric: np.linspace(0.4, 0.6, 20).tolist() for metric in load.METRICS}
+            synthetic.edit(root, task, estimator, lambda m, level=level: m["final"].update(level))
             synthetic.edit_table(root, f"runs/{task}/{estimator}/curve.csv.gz", lambda t: t.assign(max_at_k=0.5, pass_at_1=0.5))
     return root
 

@@ -19,8 +19,8 @@ def table(of_rival, variance=("supported", "contradicted")):
     rows = []
     for measure in ("max@K", "pass@1"):
         for i, (rival, verdict) in enumerate(of_rival.items()):
-            row = {"measure": measure, "rival": rival, "aggregate": "all", "verdict": verdict, "effect": SIGN[verdict] * (0.05 + 0.01 * i)}
-            rows.append(row | {"left_out": 0, "num_tasks": 10})
+            row = {"measure": measure, "rival": rival, "aggregate": "all", "verdict": verdict}
+            rows.append(row | {"effect": SIGN[verdict] * (0.05 + 0.01 * i), "left_out": 0, "num_tasks": 10})
     for aggregate, verdict in zip(("bandit and gym", "math and language"), variance, strict=True):
         row = {"measure": "gradient variance", "rival": "pkpo", "aggregate": aggregate, "verdict": verdict}
         rows.append(row | {"effect": 1 + 0.1 * SIGN[verdict], "left_out": 0, "num_tasks": 5})
