@@ -173,7 +173,7 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
                 "Learning rates",
                 *shown("learning_rate", "studies/learning_rate.csv"),
                 page.text(
-                    "One learning rate for all estimators of a task may favour some: the shared one is that with the best mean rank."
+                    "One rate for all estimators of a task may favour some: the shared one is that with the best mean rank."
                 ),
             )
         )
