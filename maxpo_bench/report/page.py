@@ -11,8 +11,8 @@ from maxpo_bench.report.words import TERMS, about, count
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 MEANING = (
-    "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin. ? "
-    "undecided: with how many times the seeds it would be decided."
+    "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin "
+    "({margins}). ? undecided: with how many times the seeds, groups or rounds it would be decided."
 )
 
 
@@ -79,6 +79,7 @@ def frame(data, caption="", csv="", fold=False, cards=False, groups=()):
     return table | {"fold": fold, "cards": cards, "groups": list(groups)}
 
 
+UNIT = {"gradient variance": "groups", "time": "rounds"}  # of what more would decide; else seeds
 WHOLE = ("seeds", "pairs", "tasks", "K", "N", "num_seeds", "num_tasks", "num_pairs", "num_groups", "num_runs", "k", "group_size")
 
 
@@ -128,14 +129,21 @@ def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/clai
     notes += [f"{r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for _, r in properties.iterrows()]
     flips = [_flip(r) for _, r in chosen[chosen["flips"]].iterrows()]
     notes += ["* Another verdict in another view of the same runs: " + "; ".join(flips) + "."] if flips else []
-    caption = (
-        f"{MEANING} Numbers: {method} minus rival, scale 0 to 1; of variance and time rival over {method}; 95% interval of this "
+    margins = {m: _margin(rows) for m, rows in chosen.groupby("measure", sort=False)}
+    caption = MEANING.format(margins=", ".join(f"{m} {margin}" for m, margin in margins.items()))
+    caption += (
+        f" Numbers: {method} minus rival, scale 0 to 1; of variance and time rival over {method}; the interval is 95% for this "
     )
-    caption += "comparison alone, while the verdict is after correction for all comparisons of a measure."
+    caption += "comparison alone, the verdict is after correction for all comparisons of a measure."
     if len(lacking):
         caption += " On part of the tasks, because it refuses the rewards of the others: "
         caption += ", ".join(lacking["rival"].drop_duplicates()) + "."
     return [frame(pd.DataFrame(rows), caption, csv, cards=True, groups=groups), text(*notes)]
+
+
+def _margin(rows):
+    margin = rows["margin"].iloc[0]
+    return f"±{100 * margin:g}%" if rows["measure"].iloc[0] in RATIOS else f"±{margin:g}"
 
 
 def _verdict_cell(row):
@@ -146,7 +154,7 @@ def _verdict_cell(row):
         return cell(f"{MARKS[row['verdict']]}{star}", f"verdict {row['verdict']}", note="no results of both")
     effect = number(row["effect"], row["measure"] not in RATIOS)
     note = interval(row["low"], row["high"])
-    note += f", {row['seeds_factor']:.1f} × seeds" if not _none(row["seeds_factor"]) else ""
+    note += f", {row['seeds_factor']:.1f} × {UNIT.get(row['measure'], 'seeds')}" if not _none(row["seeds_factor"]) else ""
     note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
     return cell(f"{MARKS[row['verdict']]}{star} {effect}", f"verdict {row['verdict']}", note=note)
 
@@ -177,8 +185,10 @@ def every_verdict(verdicts, csv="tables/claims.csv"):
             "effect": spans(verdicts, "effect", "low", "high"),
             "tasks": verdicts["num_tasks"],
             "pairs": verdicts["num_pairs"],
-            "other views": ["; ".join(f"{v}: {r[v]}" for v in _views(r) if r[v]) for _, r in verdicts.iterrows()],
-            "seeds it would take": ["" if _none(f) else f"{f:.1f} × as many" for f in verdicts["seeds_factor"]],
+            "other views": [
+                "; ".join(f"{v.removeprefix('at ')}: {r[v]}" for v in _views(r) if r[v]) for _, r in verdicts.iterrows()
+            ],
+            "more seeds": ["" if _none(f) else f"{f:.1f} × as many" for f in verdicts["seeds_factor"]],
             "reason": verdicts["reason"],
         }
     )
@@ -234,7 +244,7 @@ def ladder_ends(data, ks=(1, 16)):
     shown = pd.concat(wide.values(), axis=1).reset_index()
     shown = shown.sort_values("task", key=lambda c: c.map({t: i for i, t in enumerate(dict.fromkeys(c))}), kind="stable")
     caption = "Tasks whose rewards are 0 or 1: one sample and the best of 16; mean over seeds with its 95% interval."
-    return frame(shown, caption, "tables/ladder.csv", fold=len(shown) > 60)
+    return frame(shown, caption, "tables/ladder.csv", fold=len(shown) > 30)
 
 
 def cell_table(data):

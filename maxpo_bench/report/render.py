@@ -172,9 +172,7 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
             page.section(
                 "Learning rates",
                 *shown("learning_rate", "studies/learning_rate.csv"),
-                page.text(
-                    "One rate for all estimators of a task may favour some: the shared one is that with the best mean rank."
-                ),
+                page.text("One rate for all estimators of a task may favour some: the shared one is that with the best mean rank."),
             )
         )
     if "power" in studies:

@@ -136,7 +136,11 @@ def _family(results, claim, per_task):
             said = [f"{why} ({', '.join(t for t in absent if absent[t] == why)})" for why in dict.fromkeys(absent.values())]
             said += [interval.reason] * bool(interval.reason and not absent)
             said += [f"not applicable to {', '.join(left_out)}"] * bool(left_out)
-            row = _shown(claim, rival, interval) | {"aggregate": aggregate, "num_tasks": len(tasks) - len(words)}
+            row = _shown(claim, rival, interval) | {
+                "margin": claim["margin"],
+                "aggregate": aggregate,
+                "num_tasks": len(tasks) - len(words),
+            }
             row |= {"left_out": len(left_out), "reason": "; ".join(said)}
             rows[rival, aggregate] = row
             intervals[rival, aggregate] = statistics.Interval(None, None, None, 0) if absent else interval  # tasks are fixed

@@ -32,8 +32,8 @@ TERMS = (
 ALIKE = {  # geometry of the regime study -> what kind of policy that is
     "10 contexts of 10 arms": "10 prompts, 10 arms",
     "orthogonal": "very many parameters",
-    "orthogonal, failures 2.5 x": "many, failures 2.5 x longer",
-    "orthogonal, prompts p and 1-p": "many, easy and hard prompts",
+    "orthogonal, failures 2.5 x": "many; failures' gradients 2.5 x",
+    "orthogonal, prompts p and 1-p": "many; easy and hard prompts",
 }
 
 
@@ -109,7 +109,8 @@ def _baseline(verdicts, regimes, method):
     rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == "pkpo")].dropna(subset=["effect"])
     rows = rows[rows["aggregate"] != "all"] if len(rows) > 1 else rows
     parts = [
-        f"{EFFECT[r['verdict']]} on {r['aggregate'].replace('all', 'the tasks')} ({r['effect']:.2f})" for _, r in rows.iterrows()
+        f"{EFFECT[r['verdict']]} on {r['aggregate'].replace('all', 'the tasks')} ({100 / r['effect'] - 100:+.0f}%)"
+        for _, r in rows.iterrows()
     ]
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
         ratios = regimes.loc[regimes["estimator"] == "pkpo", "ratio"]
