@@ -6,6 +6,7 @@ from maxpo_bench.errors import InputError
 from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.estimators.moments import divide, std
 from maxpo_bench.estimators.order_statistics import centre
+from maxpo_bench.machine import numerics
 
 FORMS = ("focal", "lead", "mapo", "sqrt", "clipped")
 
@@ -29,4 +30,4 @@ def f_grpo(rewards, gamma=0.5, form="focal", eps=1e-6, ddof=0):
     if form == "mapo":
         certain = 4 * mean * (1 - mean)
         return scaled * certain + divide(centred, mean) * (1 - certain)
-    return divide(centred, mean.sqrt() if form == "sqrt" else mean.clamp(min=1 / 8))
+    return divide(centred, numerics.sqrt(mean) if form == "sqrt" else mean.clamp(min=1 / 8))

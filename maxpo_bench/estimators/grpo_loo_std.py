@@ -3,6 +3,7 @@
 from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.estimators.moments import divide, variance_of_others
 from maxpo_bench.estimators.order_statistics import centre
+from maxpo_bench.machine import numerics
 
 
 @estimator(objective="none", centred=False, cost="N log N", source="NeMo-RL, nemo_rl/utils.py")
@@ -13,5 +14,5 @@ def grpo_loo_std(rewards, eps=1e-6):
     size depends on the policy. k is accepted and has no role.
     """
     n = rewards.shape[-1]
-    std = variance_of_others(rewards).mul_((n - 1) / max(n - 2, 1)).sqrt_()
+    std = numerics.sqrt(variance_of_others(rewards).mul_((n - 1) / max(n - 2, 1)))
     return divide(centre(rewards).mul_(n / (n - 1)), std.add_((std > 0) * eps))

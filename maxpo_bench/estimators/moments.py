@@ -7,6 +7,7 @@ is left as the difference of two larger ones.
 import torch
 
 from maxpo_bench.estimators.order_statistics import centre
+from maxpo_bench.machine import numerics
 
 
 def sum_of_others(values):
@@ -39,7 +40,7 @@ def divide(values, divisors):
 
 def std(values, ddof=0):
     """Standard deviation over the last axis, [..., 1]; exactly 0 for a constant group."""
-    return centre(values).square_().sum(-1, keepdim=True).div_(max(values.shape[-1] - ddof, 1)).sqrt_()
+    return numerics.sqrt(centre(values).square_().sum(-1, keepdim=True).div_(max(values.shape[-1] - ddof, 1)))
 
 
 def batch_moments(values, weights=None, ddof=0):
@@ -49,7 +50,7 @@ def batch_moments(values, weights=None, ddof=0):
     total = weights.sum((-2, -1), keepdim=True)
     shift = (weights * (values - origin)).sum((-2, -1), keepdim=True) / total
     squares = (weights * (values - origin - shift).square_()).sum((-2, -1), keepdim=True)
-    return origin + shift, (squares / (total - ddof)).sqrt_()
+    return origin + shift, numerics.sqrt(squares / (total - ddof))
 
 
 def against_weighted_mean(rewards, weights=None, leave_one_out=True):

@@ -5,6 +5,7 @@ import math
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.estimators.moments import divide
+from maxpo_bench.machine import numerics
 
 
 @estimator(objective="none", centred=False, cost="N", source="arXiv:2509.18851")
@@ -19,5 +20,5 @@ def ngrpo(rewards, r_max=1.0, eps=1e-6):
     offsets = rewards - r_max
     mean = offsets.sum(-1, keepdim=True) / (n + 1)
     centred = offsets - mean
-    std = ((centred.square().sum(-1, keepdim=True) + mean.square()) / n).sqrt_()
+    std = numerics.sqrt((centred.square().sum(-1, keepdim=True) + mean.square()) / n)
     return divide(centred, std + eps)

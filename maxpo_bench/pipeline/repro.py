@@ -57,9 +57,11 @@ def repro(tasks, root=None):
                 failed += _call(scratch, *stage, *options) not in (0,)
     failed += _call(scratch, "report") != 0
     print(f"\nReport of what was recomputed: {scratch / 'results' / 'report.html'}, after {time.perf_counter() - start:.0f} s")
-    from maxpo_bench.pipeline.compare import report_on
+    from maxpo_bench.pipeline.compare import as_markdown, compare
 
-    return report_on(root, "HEAD", scratch / "results") or int(failed > 0)
+    comparison = compare(root, "HEAD", scratch / "results")
+    print(as_markdown(comparison, "HEAD", False))
+    return 1 if comparison.failures or failed else 0
 
 
 def _lay_out(root, scratch, params, tasks):

@@ -15,7 +15,6 @@ def run_variance(name):
     start = time.perf_counter()
     with files.lock(root() / ".resume" / "locks" / f"variance-{name}", f"variance of {name}"):
         variance.run(name, out)
-        stamp(f"variance@{name}", out)
     print(f"variance {name}: {time.perf_counter() - start:.1f} s")
     return 0
 
@@ -30,17 +29,5 @@ def run_study(name):
     start = time.perf_counter()
     with files.lock(root() / ".resume" / "locks" / f"study-{name}", f"study {name}"):
         studies.run_study(name, out)
-        stamp(f"study@{name}", out)
     print(f"study {name}: {time.perf_counter() - start:.1f} s")
     return 0
-
-
-def stamp(stage, out):
-    """Remember that this machine computed this file: a committed result looks the same otherwise."""
-    files.write_bytes(root() / ".resume" / "computed" / stage, files.sha256(out).encode())
-
-
-def computed_here(stage, out):
-    """Whether `out` is what this machine computed for the stage."""
-    mark = root() / ".resume" / "computed" / stage
-    return mark.is_file() and out.is_file() and mark.read_text() == files.sha256(out)

@@ -1,4 +1,4 @@
-"""The results report: declared cells in, figures, tables, claims and one page out."""
+"""The results report: declared cells in, figures, tables, verdicts and one page out. A function of the results alone."""
 
 
 def build(root="."):

@@ -1,15 +1,17 @@
-"""Figures of the report: each takes a table of tables.py and returns [(name, figure, caption)], empty without data."""
+"""Figures of the report: each takes a table and returns [(name, figure, caption)], empty without data."""
 
 import math
 
 import numpy as np
-import pandas as pd
 
-from maxpo_bench.report import style
+from maxpo_bench.report import load, style
+from maxpo_bench.report.tables import bands
+from maxpo_bench.report.words import ALIKE, count
 
-PER_FIGURE = 12  # panels; more tasks go on further figures
+PER_FIGURE = 10  # panels or rows of panels; more tasks go on further figures
 PHASE_COLOURS = {"sample": "#2F4B7C", "reward": "#8FA9D0", "advantage": "#C1272D", "update": "#A8A8A8"}
-BAND = "Bands and whiskers: 95% intervals over seeds; none below 3 seeds."
+LABELS = {"max_at_k": "max@K", "pass_at_1": "pass@1"}
+SHADE = "#EEEAE0"  # the margin within which a difference does not matter
 
 
 def pages_of(tasks, per_figure=PER_FIGURE):
@@ -21,7 +23,7 @@ def panels(num, cols, height, **kwargs):
     """A full-width figure with num panels: (figure, [axes]); what is left of the last row is removed, not left empty."""
     cols = min(cols, num)
     rows = -(-num // cols)
-    figure, axes = style.new_figure("full", height=height * rows + 0.2, rows=rows, cols=cols, squeeze=False, **kwargs)
+    figure, axes = style.new_figure("full", height * rows + 0.3, rows, cols, squeeze=False, **kwargs)
     flat = list(axes.flat)
     for ax in flat[num:]:
         ax.remove()
@@ -30,53 +32,6 @@ def panels(num, cols, height, **kwargs):
 
 def numbered(name, page, pages):
     return name if len(pages) == 1 else f"{name}_{page + 1}"
-
-
-def _present(table, estimators):
-    found = set(table["estimator"])
-    return [e for e in estimators if e in found]
-
-
-def learning_curves(table, results, metric):
-    """Mean over seeds against samples drawn, one panel per task, each line named at its end."""
-    label = {"max_at_k": "max@K", "pass_at_1": "pass@1"}[metric]
-    unit = "reward" if metric == "max_at_k" else "share"
-    made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
-    for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 2, 1.9)
-        for ax, task in zip(axes, tasks, strict=True):
-            rows, ends = table[table["task"] == task], {}
-            names = _present(rows, results.estimators)
-            for name in names:
-                line = rows[rows["estimator"] == name].dropna(subset=[metric]).sort_values("samples")
-                if not len(line):
-                    continue
-                x = line["samples"] / 1000
-                look = style.line_style(name, results.estimators)
-                ax.plot(x, line[metric], markevery=max(1, len(line) // 6), **look)
-                ax.fill_between(
-                    x,
-                    line[f"{metric}_low"].astype(float),
-                    line[f"{metric}_high"].astype(float),
-                    color=look["color"],
-                    alpha=0.10,
-                    linewidth=0,
-                )
-                ends[name] = line[metric].iloc[-1]
-            if metric == "pass_at_1":
-                ax.set_ylim(bottom=max(0, ax.get_ylim()[0]))
-            ax.margins(x=0.01)
-            ax.set_title(f"{task} (K={results.k(task)})" if metric == "max_at_k" else task)
-            style.label_ends(ax, ends, names=results.estimators)
-        label_grid(axes, 2, "samples drawn [thousand]", f"{label} [{unit}]")
-        made.append(
-            (
-                numbered(f"curves_{metric}", page, pages),
-                figure,
-                f"{label} on held-out prompts or start states along training, mean over seeds. {BAND} {seeds_of(results)}",
-            )
-        )
-    return made
 
 
 def seeds_of(results):
@@ -89,263 +44,396 @@ def seeds_of(results):
     return f"Seeds: {'; '.join(parts)}." if parts else ""
 
 
+def _seeds(results):
+    counts = [len(c.values("max@K")) for c in results.cells.values() if c.values("max@K")]
+    return f"{min(counts)}{'' if min(counts) == max(counts) else f' to {max(counts)}'} seeds a task"
+
+
+def whisker(ax, place, row, look, null=0.0):
+    """A dot with its interval; filled when the interval leaves out `null`. row: (value, low, high), NaN for no interval."""
+    value, low, high = (math.nan if v is None else float(v) for v in row)
+    if math.isfinite(low) and math.isfinite(high):
+        ax.plot([low, high], [place, place], color=look["color"], linewidth=1.4, zorder=3, solid_capstyle="butt")
+    settled = low > null or high < null
+    fill = look["color"] if settled else "white"
+    ax.plot([value], [place], look["marker"], color=look["color"], markerfacecolor=fill, markersize=4.5, zorder=4)
+
+
+def name_rows(ax, names):
+    """Rows named from top to bottom, on the first panel; each name in its colour."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    for one in ax.figure.axes:
+        one.grid(axis="y", visible=False)
+        one.tick_params(axis="y", length=0)
+        for tick, name in zip(one.get_yticklabels(), names, strict=False):  # none on inner panels
+            tick.set_color(style.colours(names)[name])
+
+
 def label_grid(axes, cols, xlabel, ylabel):
     """Axis labels where they are needed: y on the first column, x on the last panel of every column."""
     cols = min(cols, len(axes))
     for i, ax in enumerate(axes):
-        if i % cols == 0:
+        if i % cols == 0 and ylabel:
             ax.set_ylabel(ylabel)
         if i + cols >= len(axes):
             ax.set_xlabel(xlabel)
 
 
-def ladder(table, results):
-    """max@k against k, before training (dashed) and after, one panel per task."""
-    made, pages = [], pages_of(table["task"].drop_duplicates(), 10)
-    for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 2, 1.9)
-        for ax, task in zip(axes, tasks, strict=True):
-            rows, ends = table[table["task"] == task], {}
-            before = rows[rows["when"] == "before"].groupby("k").first()
-            if len(before):
-                ax.plot(before.index, before["max_at_k"].to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
-                bounds = (before[f"max_at_k_{end}"].astype(float) for end in ("low", "high"))
-                ax.fill_between(before.index, *bounds, color=style.GREY, alpha=0.15, linewidth=0)
-                ends["before"] = before["max_at_k"].iloc[-1]
-            for name in _present(rows, results.estimators):
-                line = rows[(rows["estimator"] == name) & (rows["when"] == "after")].dropna(subset=["max_at_k"]).sort_values("k")
-                if len(line):
-                    look = style.line_style(name, results.estimators)
-                    ax.plot(line["k"], line["max_at_k"], **look)
-                    bounds = (line[f"max_at_k_{end}"].astype(float) for end in ("low", "high"))
-                    ax.fill_between(line["k"], *bounds, color=look["color"], alpha=0.10, linewidth=0)
-                    ends[name] = line["max_at_k"].iloc[-1]
-            ax.set_xscale("log", base=2)
-            ticks = sorted({k for k in rows["k"] if (int(k) & (int(k) - 1)) == 0})
-            ax.set_xticks(ticks, [str(int(k)) for k in ticks])
-            ax.minorticks_off()
-            ax.set_title(f"{task} (K={results.k(task)})")
-            style.label_ends(ax, ends, names=results.estimators)
-        label_grid(axes, 2, "k [samples per prompt]", "max@k [reward]")
-        made.append(
-            (
-                numbered("ladder", page, pages),
-                figure,
-                "max@k on held-out prompts or start states against k, before (dashed) and after training for K, mean over seeds. "
-                f"{BAND} {seeds_of(results)}",
-            )
-        )
-    return made
+# -------------------------------------------------------------------------------------------------------- first screen
 
 
-def forest(table, results, metric, method=style.REFERENCE):
-    """Paired differences method - other: one panel per task and one for the mean over tasks."""
-    table = table.dropna(subset=["difference"])
+def answer(verdicts, results, margin, method=style.REFERENCE):
+    """max@K, method - rival: a row per rival, a column per aggregate, the margin shaded."""
+    rows = verdicts[(verdicts["measure"] == "max@K") & verdicts["effect"].notna()] if len(verdicts) else verdicts
+    if not len(rows):
+        return []
+    names, groups = list(rows["rival"].drop_duplicates()), [a for a in load.AGGREGATES if a in set(rows["aggregate"])]
+    figure, axes = style.new_figure(5.2, 0.95 + 0.19 * len(names), 1, len(groups), sharey=True, sharex=True, squeeze=False)
+    for ax, group in zip(axes[0], groups, strict=True):
+        ax.axvspan(-margin, margin, color=SHADE, zorder=0, linewidth=0)
+        ax.axvline(0, color="#333333", linewidth=0.8, zorder=1)
+        for row in rows[rows["aggregate"] == group].itertuples():
+            look = style.line_style(row.rival, names)
+            whisker(ax, names.index(row.rival), (row.effect, row.low, row.high), look)
+        ax.set_title(f"{group} ({len(results.tasks_of(group))})", fontsize=7.5, loc="center")
+        ax.locator_params(axis="x", nbins=4)
+    name_rows(axes[0][0], names)
+    figure.supxlabel(f"max@K of {method} minus the rival's  (right: {method} better)", fontsize=8)
+    caption = (
+        f"Dots: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), "
+        "scale 0 "
+        f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter; "
+        f"{_seeds(results)}."
+    )
+    return [("answer", figure, caption)]
+
+
+def regime_map(table, method=style.REFERENCE):
+    """Variance of pkpo over the method's in every regime: a row per kind of policy, a block per success probability, K/N inside."""
+    if table is None or not {"geometry", "success_probability", "k_over_n", "estimator", "ratio"} <= set(table):
+        return []
+    rows = table[table["estimator"] == "pkpo"].round({"success_probability": 9})  # a name of columns here, not a number
+    if not len(rows):
+        return []
+    from matplotlib.colors import BoundaryNorm
+
+    kinds, chances, sizes = (list(rows[c].drop_duplicates()) for c in ("geometry", "success_probability", "k_over_n"))
+    grid = rows.set_index(["geometry", "success_probability", "k_over_n"])["ratio"]
+    values = np.array([[grid.get((g, p, s), math.nan) for p in chances for s in sizes] for g in kinds], dtype=float)
+    figure, ax = style.new_figure(5.2, 1.2 + 0.21 * len(kinds))
+    bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]
+    norm = BoundaryNorm(bounds, 256, extend="both")
+    image = ax.pcolormesh(np.ma.masked_invalid(values), cmap=style.DIVERGING + "_r", norm=norm, edgecolors="white", linewidth=0.3)
+    ax.set_facecolor("#D8D8D8")
+    for i in range(1, len(chances)):
+        ax.axvline(i * len(sizes), color="black", linewidth=0.9)
+    ax.set_yticks(np.arange(len(kinds)) + 0.5, [ALIKE.get(kind, kind) for kind in kinds], fontsize=7)
+    ax.set_xticks((np.arange(len(chances)) + 0.5) * len(sizes), [f"{p:g}" for p in chances])
+    ax.invert_yaxis()
+    ax.grid(False)
+    ax.tick_params(length=0)
+    ax.set_xlabel("chance that a sample succeeds", fontsize=8)
+    bar = figure.colorbar(image, ax=ax, location="top", fraction=0.06, aspect=45, pad=0.02, ticks=bounds)
+    bar.ax.set_xticklabels([f"{b:g}" for b in bounds])
+    bar.ax.tick_params(length=0, labelsize=7)
+    bar.outline.set_visible(False)
+    bar.set_label(f"gradient variance of pkpo / {method}", fontsize=8)
+    less, more = int((rows["ratio"] > 1 + 1e-9).sum()), int((rows["ratio"] < 1 - 1e-9).sum())
+    caption = (
+        f"Map: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind of "
+        "policy, in each block K/N = "
+        f"{', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance than {method} ({less}); purple: less ({more}); "
+        "grey: mirrors the left half of its row."
+    )
+    return [("regime_map", figure, caption)]
+
+
+def collapse(table, results):
+    """Entropy, distinct answers and max@k far above K after training against before: a row per estimator, a panel each."""
+    rows = table[table["task"] == "mean of tasks"].dropna(subset=["value"])
+    measures = list(rows["measure"].drop_duplicates())
+    if not measures:
+        return []
+    names = [e for e in results.estimators if e in set(rows["estimator"])]
+    most = rows.groupby("measure")["num_tasks"].max()
+    figure, axes = style.new_figure("full", 0.95 + 0.19 * len(names), 1, len(measures), sharey=True, squeeze=False)
+    for ax, measure in zip(axes[0], measures, strict=True):
+        unchanged = 0.0 if measure.startswith("max") else 1.0
+        ax.axvline(unchanged, color="#333333", linewidth=0.8, linestyle="--", zorder=1)
+        for row in rows[rows["measure"] == measure].itertuples():
+            if row.num_tasks == most[measure]:  # a mean of fewer tasks is another mean
+                whisker(
+                    ax,
+                    names.index(row.estimator),
+                    (row.value, row.low, row.high),
+                    style.line_style(row.estimator, names),
+                    unchanged,
+                )
+        ax.set_title(f"{measure} ({most[measure]})", fontsize=8)
+        ax.set_xlabel("after minus before" if measure.startswith("max") else "after / before")
+        ax.locator_params(axis="x", nbins=4)
+    name_rows(axes[0][0], names)
+    caption = (
+        "What training does to the variety of the policy, mean of the tasks that measure it (their number in brackets) with 95% "
+        "intervals; dashed: as before training. Entropy of a token or an action; distinct answers among the samples of a prompt; "
+        "max@k for the largest k drawn, at least 4 K: left of 0 training has lost answers that the untrained policy finds in k "
+        f"samples. Estimators that do not run on all of these tasks have no dot. {seeds_of(results)}"
+    )
+    return [("collapse", figure, caption)]
+
+
+# -------------------------------------------------------------------------------------------------------- task by task
+
+
+def single_tasks(table, results, measure, margin, method=style.REFERENCE):
+    """Paired differences method - rival on single tasks, a panel each."""
+    table = table[(table["measure"] == measure) & table["effect"].notna()] if len(table) else table
     if not len(table):
         return []
-    names = [e for e in results.estimators if e in set(table["estimator"])]
-    made, pages = [], pages_of(["overall", *[t for t in table["task"].drop_duplicates() if t != "overall"]])
+    names = [e for e in results.estimators if e in set(table["rival"])]
+    made, pages = [], pages_of([t for t in results.tasks if t in set(table["task"])], 12)
     for page, tasks in enumerate(pages):
-        figure, axes = panels(len(tasks), 4, 0.55 + 0.16 * len(names), sharey=True)
+        figure, axes = panels(len(tasks), 4, 0.5 + 0.16 * len(names), sharey=True)
         for ax, task in zip(axes, tasks, strict=True):
-            rows = table[table["task"] == task].set_index("estimator")
+            ax.axvspan(-margin, margin, color=SHADE, zorder=0, linewidth=0)
             ax.axvline(0, color="#333333", linewidth=0.8, zorder=1)
-            for place, name in enumerate(names):
-                if name not in rows.index:
-                    ax.text(
-                        0,
-                        place,
-                        "no pairs",
-                        fontsize=6,
-                        color=style.GREY,
-                        va="center",
-                        ha="center",
-                        zorder=6,
-                        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
-                    )
-                    continue
-                whisker(ax, place, rows.loc[name], "difference", style.line_style(name, results.estimators))
-            ax.set_yticks(range(len(names)), names)
-            ax.set_ylim(len(names) - 0.4, -0.6)
-            ax.set_title("mean of all tasks" if task == "overall" else task)
-            ax.grid(axis="y", visible=False)
+            for row in table[table["task"] == task].itertuples():
+                if row.rival in names:
+                    whisker(ax, names.index(row.rival), (row.effect, row.low, row.high), style.line_style(row.rival, names))
+            ax.set_title(task)
             ax.locator_params(axis="x", nbins=4)
-            ax.tick_params(axis="y", length=0)
-        cols = min(4, len(axes))
-        for ax in axes[-cols:]:
-            ax.set_xlabel("")
-        figure.supxlabel(f"{method} minus the other, {metric} [scale 0 to 1]", fontsize=8)
-        made.append(
-            (
-                numbered(f"forest_{_slug(metric)}", page, pages),
-                figure,
-                f"{metric} after training: {method} minus each other estimator, paired by seed; right of 0, {method} is ahead. "
-                f"Filled: the 95% interval leaves out 0. No whisker: too few seeds or no spread. {seeds_of(results)}",
-            )
+        name_rows(axes[0], names)
+        figure.supxlabel(f"{measure} of {method} minus the rival's [scale 0 to 1]", fontsize=8)
+        slug = measure.lower().replace("@", "_at_")
+        caption = (
+            f"{measure} after training on single tasks, {method} minus each rival, paired by seed; right of 0 {method} is ahead. "
         )
+        caption += f"Filled: the 95% interval leaves out 0; shaded: ±{margin:g}; no dot: no results. {seeds_of(results)}"
+        made.append((numbered(f"tasks_{slug}", page, pages), figure, caption))
     return made
 
 
-def _slug(metric):
-    return metric.lower().replace("@", "_at_")
+def levels_and_gaps(pair, rows, results, x, column, method):
+    """On the first of two panels the level of every estimator against column x of rows, on the second its paired difference to the
+    method.
+
+    The bands of levels lie over each other and say little of two estimators on the same seeds; those of the differences do.
+    """
+    for ax, shown in zip(pair, (column, f"{column}_gap"), strict=True):
+        ends = {}
+        for name in [e for e in results.estimators if e in set(rows["estimator"])]:
+            line = rows[rows["estimator"] == name].dropna(subset=[shown]).sort_values(x)
+            if not len(line) or (name == method and shown != column):
+                continue
+            look = style.line_style(name, results.estimators)
+            ax.plot(line[x], line[shown], markevery=max(1, len(line) // 6), **look)
+            if shown != column:
+                low, high = (line[f"{shown}_{end}"].astype(float) for end in ("low", "high"))
+                ax.fill_between(line[x], low, high, color=look["color"], alpha=0.13, linewidth=0)
+            ends[name] = line[shown].iloc[-1]
+        if shown != column:
+            ax.axhline(0, color=style.colours([method])[method], linewidth=1.6, zorder=2)
+            ax.set_title(f"minus {method}")
+        ax.margins(x=0.01)
+        yield ax, ends
 
 
-def whisker(ax, place, row, key, look, null=0.0):
-    low, high = row["low"], row["high"]
-    known = not (pd.isna(low) or pd.isna(high))
-    if known:
-        ax.plot([low, high], [place, place], color=look["color"], linewidth=1.3, zorder=3, solid_capstyle="butt")
-    settled = known and (low > null or high < null)
-    ax.plot(
-        [row[key]],
-        [place],
-        marker=look["marker"],
-        color=look["color"],
-        markersize=4.5,
-        zorder=4,
-        linestyle="none",
-        markerfacecolor=look["color"] if settled else "white",
-        markeredgewidth=1.0,
+def learning_curves(table, results, metric, method=style.REFERENCE):
+    """Along training, two panels for each task: levels, and paired differences to the method."""
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 5)
+    for page, tasks in enumerate(pages):
+        figure, axes = panels(2 * len(tasks), 2, 1.6)
+        for pair, task in zip(zip(axes[::2], axes[1::2], strict=True), tasks, strict=True):
+            rows = table[table["task"] == task]
+            for ax, ends in levels_and_gaps(pair, rows.assign(samples=rows["samples"] / 1000), results, "samples", metric, method):
+                style.label_ends(ax, ends, names=results.estimators)
+            pair[0].set_title(f"{task} (K={results.setting(task, 'k')})")
+            pair[0].set_ylabel(LABELS[metric])
+        label_grid(axes, 2, "samples drawn [thousand]", "")
+        caption = (
+            f"{LABELS[metric]} on held-out prompts or start states along training, mean over seeds. Left: levels. Right: paired "
+            "difference to "
+            f"{method} on the same seed, with its 95% interval; above the line the rival is ahead. {seeds_of(results)}"
+        )
+        made.append((numbered(f"curves_{metric}", page, pages), figure, caption))
+    return made
+
+
+def ladder(table, results, method=style.REFERENCE):
+    """max@k against k after training, two panels for each task: levels, with those before training dashed, and paired
+    differences."""
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 5)
+    for page, tasks in enumerate(pages):
+        figure, axes = panels(2 * len(tasks), 2, 1.6)
+        for pair, task in zip(zip(axes[::2], axes[1::2], strict=True), tasks, strict=True):
+            rows = table[table["task"] == task]
+            before = rows[rows["when"] == "before"].groupby("k")["max_at_k"].first()
+            after, k = rows[rows["when"] == "after"], sorted(int(k) for k in rows["k"].unique())
+            for ax, ends in levels_and_gaps(pair, after, results, "k", "max_at_k", method):
+                if ax is pair[0] and len(before):
+                    ax.plot(before.index, before.to_numpy(), color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
+                    ends["before"] = before.iloc[-1]
+                ax.set_xscale("log", base=2)
+                ax.set_xticks([i for i in k if i & (i - 1) == 0], [str(i) for i in k if i & (i - 1) == 0])
+                ax.minorticks_off()
+                style.label_ends(ax, ends, names=results.estimators)
+            pair[0].set_title(f"{task} (K={results.setting(task, 'k')})")
+            pair[0].set_ylabel("max@k")
+        label_grid(axes, 2, "k [samples per prompt]", "")
+        caption = (
+            "max@k on held-out prompts or start states against k, after training for K, mean over seeds. Left: levels; dashed: "
+            f"before training. Right: paired difference to {method} on the same seed, with its 95% interval. {seeds_of(results)}"
+        )
+        made.append((numbered("ladder", page, pages), figure, caption))
+    return made
+
+
+# ------------------------------------------------------------------------------------------- gradients, rates and time
+
+
+def variance_ratio(table, results, method=style.REFERENCE):
+    """Variance over the method's, for the estimators with the same expected gradient: a panel each, a row per task."""
+    table = table.dropna(subset=["ratio_to_maxpo"])
+    table = table[table["estimator"] != method]
+    if not len(table):
+        return []
+    names, tasks = list(table["estimator"].drop_duplicates()), list(table["task"].drop_duplicates())
+    checkpoints, shapes = list(table["checkpoint"].drop_duplicates()), "osD^v<>"
+    made, pages = [], pages_of(tasks, 25)
+    for page, shown in enumerate(pages):
+        figure, axes = panels(len(names), 5, 0.75 + 0.17 * len(shown), sharey=True)
+        for ax, name in zip(axes, names, strict=True):
+            color = style.colours(names)[name]
+            ax.axvline(1, color="#333333", linewidth=0.8, zorder=1)
+            for row in table[(table["estimator"] == name) & table["task"].isin(shown)].itertuples():
+                j = checkpoints.index(row.checkpoint)
+                place = shown.index(row.task) + 0.22 * (j - (len(checkpoints) - 1) / 2)
+                look = {"color": color, "marker": shapes[j % len(shapes)]}
+                whisker(ax, place, (row.ratio_to_maxpo, row.ratio_low, row.ratio_high), look, null=1.0)
+            ax.set_xscale("log")
+            low, high = ax.get_xlim()
+            ax.set_xlim(min(low, 0.97), max(high, 1.03))  # own axis: pkpo_raw is tens of times the others
+            style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=3)
+            ax.set_title(name.replace("_", "_\n"), color=color)
+            ax.grid(axis="y", visible=False)
+            ax.tick_params(axis="y", length=0)
+        axes[0].set_yticks(range(len(shown)), shown)
+        axes[0].set_ylim(len(shown) - 0.4, -0.6)
+        marks = [axes[0].plot([], [], shapes[j % len(shapes)], color="#444444", label=str(c))[0] for j, c in enumerate(checkpoints)]
+        figure.legend(handles=marks, loc="outside upper center", ncols=len(checkpoints))
+        figure.supxlabel(f"gradient variance / {method}'s [ratio, log scale]", fontsize=8)
+        caption = (
+            f"Trace of the gradient's covariance over {method}'s, for the estimators with the same expected gradient; left of 1 "
+            f"the other has less variance than {method}. Filled: the 95% interval leaves out 1. {_origin(table)}"
+        )
+        made.append((numbered("variance_ratio", page, pages), figure, caption))
+    return made
+
+
+def _origin(table):
+    low, high = int(table["num_groups"].min()), int(table["num_groups"].max())
+    policies = int(table["num_policies"].max())
+    return (
+        f"All estimators on the same {low:,}{'' if low == high else f' to {high:,}'} groups, at "
+        f"{count(policies, 'policy', 'policies')} for each point of a task's training."
     )
 
 
-def summary(results, scale):
-    """Heat map task x estimator: the number is max@K, the colour how far above or below the task's mean it is."""
-    tasks = [t for t in results.tasks if t in scale]
-    names = list(results.estimators)
-    if not tasks:
+def signal_to_noise(table, results):
+    """SNR of one group's gradient estimate at every checkpoint with its interval, one panel per task."""
+    table = table[table["estimator"].isin(results.estimators)].dropna(subset=["snr"])
+    hidden = table[table["snr"] <= 0]["task"].value_counts(sort=False)
+    table = table[table["snr"] > 0]
+    if not len(table):
         return []
-    from matplotlib.ticker import MaxNLocator
-
-    made, pages = [], pages_of(tasks, 25)
-    for page, rows in enumerate(pages):
-        values = np.array([[_level(results.cells[t, e]) for e in names] for t in rows])
-        spans = np.array([scale[t][1] - scale[t][0] for t in rows])[:, None]
-        with np.errstate(invalid="ignore"):
-            counts = np.maximum(np.isfinite(values).sum(1, keepdims=True), 1)
-            shade = (values - np.nansum(values, 1, keepdims=True) / counts) / spans
-        figure, ax = style.new_figure("full", height=max(2.3, 0.9 + 0.27 * len(rows)))
-        limit = max(float(np.nanmax(np.abs(shade))) if np.isfinite(shade).any() else 0.0, 0.01)
-        image = ax.imshow(np.ma.masked_invalid(shade), cmap=style.DIVERGING + "_r", vmin=-limit, vmax=limit, aspect="auto")
-        ax.set_facecolor("#F2F2F2")
-        for i, task in enumerate(rows):
-            best = np.nanmax(values[i]) if np.isfinite(values[i]).any() else math.nan
+    caption = (
+        "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, with its 95% interval; higher is better, "
+        "no scale of the "
+        f"advantages changes it. Each has the SNR of its own expected gradient. {_origin(table)} A line that reaches the bottom: "
+        "the interval holds 0."
+    )
+    if len(hidden):
+        counts = ", ".join(f"{task} {n}" for task, n in hidden.items())
+        caption += f" Estimates at or below 0 (no signal found) have no place on the log axis and are not shown: {counts}."
+    made, pages = [], pages_of(table["task"].drop_duplicates())
+    for page, tasks in enumerate(pages):
+        figure, axes = panels(len(tasks), 2, 1.75)
+        for ax, task in zip(axes, tasks, strict=True):
+            rows, ends = table[table["task"] == task], {}
+            order = list(rows["checkpoint"].drop_duplicates())
+            names = [e for e in results.estimators if e in set(rows["estimator"])]
+            seen = rows[["snr", "snr_low", "snr_high"]].to_numpy(float)
+            floor = seen[seen > 0].min() / 1.3
+            ax.set_yscale("log")
             for j, name in enumerate(names):
-                value = values[i, j]
-                if math.isfinite(value):
-                    dark = np.dot(image.cmap(image.norm(shade[i, j]))[:3], (0.3, 0.59, 0.11)) < 0.5
-                    ax.text(
-                        j,
-                        i,
-                        _short(value),
-                        ha="center",
-                        va="center",
-                        fontsize=7.5,
-                        color="white" if dark else "black",
-                        fontweight="bold" if _short(value) == _short(best) else "normal",
-                    )
-                else:
-                    status = results.cells[task, name].status
-                    ax.text(
-                        j, i, {"not_applicable": "n/a"}.get(status, status), ha="center", va="center", fontsize=6.5, color="#555555"
-                    )
-        ax.set_xticks(range(len(names)), names, rotation=25, ha="right", rotation_mode="anchor")
-        for tick, name in zip(ax.get_xticklabels(), names, strict=True):
-            tick.set_color(style.colours(names)[name])
-            tick.set_fontweight("bold")
-        ax.set_yticks(range(len(rows)), [f"{t} (K={results.k(t)})" for t in rows])
-        ax.tick_params(length=0)
-        ax.grid(False)
-        for spine in ax.spines.values():
-            spine.set_visible(False)
-        bar = figure.colorbar(image, ax=ax, fraction=0.025, pad=0.015)
-        bar.set_label("above the mean [scale 0 to 1]", fontsize=7.5)
-        bar.outline.set_visible(False)
-        bar.locator = MaxNLocator(5)
-        made.append(
-            (
-                numbered("summary", page, pages),
-                figure,
-                "max@K after training, mean over seeds. Bold: highest of the row (not a test: see the differences). Colour: "
-                f"above (orange) or below (purple) the mean of the row. Intervals are in the CSV. {seeds_of(results)}",
-            )
-        )
+                line = rows[rows["estimator"] == name].set_index("checkpoint").reindex(order)
+                snr, low, high = (line[c].to_numpy(float) for c in ("snr", "snr_low", "snr_high"))
+                x = np.arange(len(order)) + 0.12 * ((j + 0.5) / len(names) - 0.5)  # apart, so that whiskers do not cover
+                look = style.line_style(name, results.estimators)
+                ax.plot(x, snr, **look)
+                known = np.isfinite(low) & np.isfinite(high)
+                ax.vlines(x[known], np.maximum(low[known], floor), high[known], color=look["color"], linewidth=0.7, zorder=2)
+                ends[name] = float(snr[np.isfinite(snr)][-1])
+            ax.set_xticks(range(len(order)), order)
+            ax.set_xlim(-0.08, len(order) - 0.92)
+            ax.set_ylim(bottom=floor)
+            style.plain_log_ticks(ax.yaxis, *ax.get_ylim())
+            ax.set_title(task)
+            style.label_ends(ax, ends, names=results.estimators)
+        label_grid(axes, 2, "policy", "SNR [ratio]")
+        made.append((numbered("snr", page, pages), figure, caption))
     return made
-
-
-def _level(cell):
-    values = list(cell.values("max@K").values())
-    return float(np.mean(values)) if values else math.nan
-
-
-def _short(value):
-    return f"{value:.3f}" if abs(value) < 9.9995 else f"{value:.1f}" if abs(value) < 999.95 else f"{value:.3g}"
-
-
-def which_k(answers, results):
-    """Mean over tasks of max@k behind the best estimator, against k: the picture of the advice table."""
-    answers = [a for a in answers if a.k != "K" and a.best]
-    if not answers or not answers[0].gaps:
-        return []
-    figure, ax = style.new_figure("full", height=2.9)
-    ks, ends = [a.k for a in answers], {}
-    for name in results.estimators:
-        gaps = [
-            0.0 if a.best == name else -a.gaps[name].estimate if name in a.gaps and a.gaps[name].estimate is not None else math.nan
-            for a in answers
-        ]
-        if all(math.isnan(g) for g in gaps) or any(name in a.partial for a in answers):
-            continue
-        ax.plot(ks, gaps, **style.line_style(name, results.estimators))
-        ends[name] = next(g for g in reversed(gaps) if not math.isnan(g))
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ks, [str(k) for k in ks])
-    ax.minorticks_off()
-    ax.set(xlabel="k [samples per prompt]", ylabel="max@k minus the best's\n[scale 0 to 1, mean of tasks]")
-    style.label_ends(ax, ends, names=results.estimators)
-    return [
-        (
-            "which_k",
-            figure,
-            "How far each estimator's max@k is behind the best one's at each k, mean over tasks; the line at 0 is "
-            "the best; intervals are in the table. Estimators without results on some task are left out here. "
-            + seeds_of(results),
-        )
-    ]
 
 
 def wall_clock(table, results):
     """Seconds per seed by phase, stacked, one panel per task."""
     from matplotlib.patches import Patch
 
-    made, pages = [], pages_of(table["task"].drop_duplicates())
+    made, pages = [], pages_of(table["task"].drop_duplicates(), 12)
     for page, tasks in enumerate(pages):
-        names = _present(table[table["task"].isin(tasks)], results.estimators)
+        names = [e for e in results.estimators if e in set(table.loc[table["task"].isin(tasks), "estimator"])]
         figure, axes = panels(len(tasks), 4, 0.5 + 0.15 * len(names), sharey=True)
         for ax, task in zip(axes, tasks, strict=True):
-            rows = table[table["task"] == task].set_index("estimator")
-            for place, name in enumerate(names):
-                if name not in rows.index:
-                    ax.text(0, place, " no run", fontsize=6, color=style.GREY, va="center")
-                    continue
-                left = 0.0
-                for phase, colour in PHASE_COLOURS.items():
-                    ax.barh(place, rows.loc[name, phase], left=left, color=colour, height=0.72, linewidth=0)
-                    left += rows.loc[name, phase]
-            ax.set_yticks(range(len(names)), names)
-            ax.set_ylim(len(names) - 0.4, -0.6)
+            rows = table[table["task"] == task].set_index("estimator")[list(PHASE_COLOURS)].reindex(names).fillna(0.0)
+            left = np.zeros(len(names))
+            for phase, colour in PHASE_COLOURS.items():
+                ax.barh(range(len(names)), rows[phase], left=left, color=colour, height=0.72, linewidth=0)
+                left = left + rows[phase].to_numpy()
             ax.set_title(task)
-            ax.grid(axis="y", visible=False)
             ax.locator_params(axis="x", nbins=4)
-            ax.tick_params(axis="y", length=0)
-        figure.legend(handles=[Patch(color=c, label=p) for p, c in PHASE_COLOURS.items()], loc="outside upper center", ncols=4)
-        figure.supxlabel("training time per seed on one core [s]", fontsize=8)
-        made.append(
-            (
-                numbered("wall_clock", page, pages),
-                figure,
-                "Wall-clock of training by phase, evaluation and checkpoints off the clock. One run per cell, mean over its seeds, "
-                f"no interval: differences of a few per cent between estimators are noise of the machine. {seeds_of(results)}",
-            )
+        name_rows(axes[0], names)
+        figure.supxlabel("training time [seconds per seed]", fontsize=8)
+        patches = [Patch(color=c, label=p) for p, c in PHASE_COLOURS.items()]
+        figure.legend(handles=patches, loc="outside upper center", ncols=len(patches))
+        caption = (
+            "Training time of a seed by phase, as each cell recorded it; evaluation is off the clock. Cells ran hours apart, maybe "
         )
+        caption += "on several machines: for comparisons see the table above."
+        made.append((numbered("wall_clock", page, pages), figure, caption))
+    return made
+
+
+def learning_rate(table, results):
+    """Final max@K against the learning rate with its 95% interval over tuning seeds, one panel per task."""
+    if table is None:
+        return []
+    made, pages = [], pages_of(table["task"].drop_duplicates())
+    for page, tasks in enumerate(pages):
+        figure, axes = panels(len(tasks), 2, 1.75)
+        for ax, task in zip(axes, tasks, strict=True):
+            ends = {}
+            for name, rows in table[table["task"] == task].groupby("estimator", sort=False):
+                mean, low, high = bands(rows.groupby("lr")["max_at_k"])
+                look = style.line_style(name, results.estimators)
+                ax.plot(mean.index, mean, **look)
+                ax.vlines(mean.index, low, high, color=look["color"], linewidth=0.7, zorder=2)
+                ends[name] = mean.iloc[-1]
+            ax.set_xscale("log")
+            style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
+            ax.set_title(task)
+            style.label_ends(ax, ends, names=results.estimators)
+        label_grid(axes, 2, "learning rate", "max@K")
+        caption = "max@K after training against the learning rate, mean over tuning seeds with 95% intervals."
+        made.append((numbered("learning_rate", page, pages), figure, caption))
     return made

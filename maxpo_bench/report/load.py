@@ -1,8 +1,15 @@
-"""What the pipeline wrote, read by the declared list of cells (params.yaml), never by a glob. Imports no torch."""
+"""What the pipeline wrote, read strictly and by the declared list of cells (params.yaml), never by a glob. Imports no torch.
 
-import ast
+Nothing here looks at this machine, the clock or the code that made a result: the report is a function of the results alone.
+What is stale or was not computed here is said by `maxpo-bench plan` and `compare`.
+"""
+
+import csv
+import gzip
+import io
 import json
 import math
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,25 +17,43 @@ import pandas as pd
 import yaml
 
 from maxpo_bench.errors import InputError
-from maxpo_bench.estimators import shared_sha256
-from maxpo_bench.machine import files
-from maxpo_bench.pipeline import freshness
+from maxpo_bench.settings.task_file import StrictLoader
 from maxpo_bench.settings.task_file import load as load_task
 
-USABLE = ("ok", "committed", "diverged")  # statuses whose numbers enter figures and claims
 STATUSES = {
-    "ok": "computed on this machine",
-    "committed": "published result, not recomputed on this machine (no checkpoints folder here)",
+    "ok": "finished",
     "diverged": "at least one seed ended in NaN or an exploding gradient; the other seeds are used",
-    "failed": "the environment or the verifier raised",
+    "failed": "the environment or the verifier raised, or a file is broken",
     "not_applicable": "the estimator refuses this task's rewards",
     "missing": "declared in params.yaml, no result",
-    "stale": "made from another version of its task or estimator; not used",
 }
-CURVE = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")
-LADDER = ("seed", "step", "k", "pass", "max")
-VARIANCE = ("checkpoint", "estimator")
-METRICS = {"max@K": "max_at_k", "pass@K": "pass_at_k", "pass@1": "pass_at_1", "mean_reward": "mean_reward"}
+USABLE = ("ok", "diverged")  # statuses whose numbers enter figures and verdicts
+METRICS = {"max@K": "max_at_k", "pass@K": "pass_at_k", "pass@1": "pass_at_1", "mean_reward": "mean_reward"}  # final -> curve
+CURVE = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")  # then any number of measured extras
+LADDER = ("seed", "step", "k", "max", "pass")
+VARIANCE = (
+    "checkpoint",
+    "estimator",
+    "k",
+    "group_size",
+    "num_groups",
+    "trace_cov",
+    "snr",
+    "ratio_to_maxpo",
+    "ratio_low",
+    "ratio_high",
+)
+WORDS = ("checkpoint", "estimator", "objective", "reason")  # columns of a variance table that hold text
+TRIED = range(100, 110)  # seeds on which learning settings were tried: in no figure and no verdict
+FIRST_TUNING_SEED = 10_000  # from here on seeds are for tuning, pilots and sweeps
+GYM_KINDS = ("bandit", "tabular", "gymnasium")
+LANGUAGE_TAGS = {"language", "math"}
+AGGREGATES = ("bandit and gym", "math and language", "all")
+EXTRA_STUDIES = {  # tables of stages of their own: shown where they are, declared as studies or not, with at least these columns
+    "power": ("task", "rival", "spread", "seeds", "half_width"),  # then the probability of each verdict at true differences
+    "learning_rate": ("task", "estimator", "lr", "seed", "max_at_k"),  # one final value a row; tuning seeds
+    "step_time": ("task", "estimator", "ratio", "low", "high"),  # an interleaved step's median time over the method's
+}
 
 
 @dataclass
@@ -46,14 +71,14 @@ class Cell:
     def usable(self):
         return self.status in USABLE and "final" in self.metrics
 
+    def by_seed(self, values):
+        """{seed: value} of a list beside the cell's seeds; what is not a finite number, and the seeds of trials, left out."""
+        pairs = zip(self.metrics.get("seeds", []), values or [], strict=False)
+        return {s: float(v) for s, v in pairs if s not in TRIED and _finite(v)}
+
     def values(self, metric):
-        """{seed: value} of a final metric ("max@K", "pass@1", ...) or of a rung of the ladder (an int k); NaN left out."""
-        if not self.usable:
-            return {}
-        final = self.metrics["final"]
-        found = final.get("ladder", {}).get(str(metric)) if isinstance(metric, int) else final.get(metric)
-        pairs = zip(self.metrics.get("seeds", []), found or [], strict=False)
-        return {int(s): float(v) for s, v in pairs if isinstance(v, (int, float)) and math.isfinite(v)}
+        """{seed: value} of a final metric ("max@K", "pass@1", ...); {} without results."""
+        return self.by_seed(self.metrics["final"].get(metric)) if self.usable else {}
 
 
 @dataclass
@@ -64,57 +89,33 @@ class Results:
     tasks: dict  # name -> Task, or the text of what is wrong with its file
     estimators: list
     cells: dict  # (task, estimator) -> Cell
-    curves: pd.DataFrame  # task, estimator, seed, step, samples, mean_reward, pass_at_1, pass_at_k, max_at_k, extras
-    ladders: pd.DataFrame  # task, estimator, seed, step, k, pass, max
+    curves: pd.DataFrame  # task, estimator, then CURVE and extras
+    ladders: pd.DataFrame  # task, estimator, then LADDER
     variance: pd.DataFrame  # task + columns of results/variance/<task>.csv
     studies: dict  # name -> DataFrame of results/studies/<name>.csv
-    declared: dict  # estimator -> its declaration {objective, unbiased, centred, cost, source}
     notes: list  # one line per thing that could not be read
-    variance_policy: str = "maxpo"  # the cell whose checkpoints of seed 0 the variance stage measured
-    stale: dict = field(default_factory=dict)  # older results: path of a variance or study table, or "path: estimator" -> reason
 
-    def k(self, task):
-        for name in self.estimators:
-            if self.cells[task, name].usable and self.cells[task, name].metrics.get("k"):
-                return self.cells[task, name].metrics["k"]
-        return getattr(self.tasks[task], "k", None)
-
-    def group_size(self, task):
-        for name in self.estimators:
-            if self.cells[task, name].usable and self.cells[task, name].metrics.get("group_size"):
-                return self.cells[task, name].metrics["group_size"]
-        return getattr(self.tasks[task], "group_size", None)
-
-    def title(self, task):
-        return "" if isinstance(self.tasks[task], str) else self.tasks[task].title  # str: the file is broken
+    def setting(self, task, key):
+        """K ("k") or N ("group_size") of a task, as its cells recorded it."""
+        cells = (self.cells[task, e] for e in self.estimators)
+        return next((c.metrics[key] for c in cells if c.usable and c.metrics.get(key)), getattr(self.tasks[task], key, None))
 
     def usable_tasks(self):
-        return [t for t in self.tasks if any(self.cells[t, e].usable for e in self.estimators)]
+        return [t for t in self.tasks if any(self.cells[t, e].values("max@K") for e in self.estimators)]
 
-    def non_centred(self):
-        """Estimators whose advantages do not sum to zero: as measured (studies/properties.csv), else as declared."""
-        measured = self.property_of("centred")
-        return [
-            e
-            for e in sorted({*self.estimators, *self.declared})
-            if measured.get(e, self.declared.get(e, {}).get("centred")) in (False, "no")
-        ]
+    def tasks_of(self, aggregate):
+        """The declared tasks of one of AGGREGATES, by kind and tags; a task whose file is broken belongs to none but 'all'."""
+        language = {t for t, task in self.tasks.items() if not isinstance(task, str) and is_language(task)}
+        gym = {t for t, task in self.tasks.items() if not isinstance(task, str)} - language
+        chosen = {"bandit and gym": gym, "math and language": language, "all": set(self.tasks)}[aggregate]
+        return [t for t in self.tasks if t in chosen]
 
-    def is_own(self, estimator):
-        """Whether an estimator is this project's own and not a published one, by its declared source."""
-        declared = self.declared.get(estimator, {}).get("source")
-        return self.property_of("source").get(estimator, declared) == "this project"
 
-    def property_of(self, column):
-        """{estimator: value} of a column of the property table; {} when it was not measured."""
-        table = self.studies.get("properties")
-        if table is None or column not in table or "estimator" not in table:
-            return {}
-        return {
-            e: v.item() if hasattr(v, "item") else v
-            for e, v in zip(table["estimator"], table[column], strict=True)
-            if not pd.isna(v)
-        }
+def is_language(task):
+    """Whether a Task belongs to 'math and language': any kind but the bandit and gym ones; of a kind from a file, by its tags."""
+    if ".py:" in task.kind:
+        return bool(LANGUAGE_TAGS & set(task.tags))
+    return task.kind not in GYM_KINDS
 
 
 def read_params(root):
@@ -123,7 +124,7 @@ def read_params(root):
     if not path.is_file():
         raise InputError(f"{path}: not found; run in the project's folder")
     try:
-        params = yaml.safe_load(path.read_bytes()) or {}
+        params = yaml.load(path.read_bytes(), Loader=StrictLoader) or {}
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(params, dict):
@@ -138,10 +139,8 @@ def read(root="."):
     """All declared results under root as Results. Whatever is absent or broken becomes a status or a note, no error."""
     root, notes = Path(root), []
     params = read_params(root)
-    estimators = list(dict.fromkeys(params["estimators"]))
-    policy = str(params.get("variance_policy", "maxpo"))
-    tasks, cells, curves, ladders, variance, stale = {}, {}, [], [], [], {}
-    declared, lock = declarations(root), freshness.locked(root)
+    estimators, tasks, cells = list(dict.fromkeys(params["estimators"])), {}, {}
+    curves, ladders, variance, studies = [], [], [], {}
     for name in dict.fromkeys(params["tasks"]):
         try:
             tasks[name] = load_task(str(root / "tasks" / f"{name}.yaml"))
@@ -149,77 +148,103 @@ def read(root="."):
             tasks[name] = str(error)
             notes.append(f"tasks/{name}.yaml: {error}")
         for estimator in estimators:
-            cell = cells[name, estimator] = _read_cell(root, tasks[name], name, estimator, declared)
-            if cell.usable:
-                folder = root / "results" / "runs" / name / estimator
-                for parts, file, columns in ((curves, "curve.csv", CURVE), (ladders, "ladder.csv", LADDER)):
-                    table = _read_csv(folder / file, notes, columns)
-                    if table is not None and len(table):
-                        parts.append(table.assign(task=name, estimator=estimator))
-        table = _read_csv(root / "results" / "variance" / f"{name}.csv", notes, VARIANCE)
-        if table is not None and len(table):
-            path, edited = f"results/variance/{name}.csv", freshness.edited_estimators(table, declared)
-            changed = _variance_changed(root, lock, tasks[name], table, cells.get((name, policy)), policy)
-            if not changed and "maxpo" in edited:  # what every ratio is relative to
-                changed = f"{edited['maxpo']} changed since"
-            if changed:
-                stale[path] = changed
-            else:
-                stale |= {f"{path}: {e}": f"{source} changed since" for e, source in edited.items()}
-                variance.append(table[~table["estimator"].isin(edited)].assign(task=name))
-    studies = {}
-    for name in [*params.get("studies", [])]:
-        table = _read_csv(root / "results" / "studies" / f"{name}.csv", notes)
-        if table is not None and len(table):
-            changed = freshness.study_changed(root, lock, name)
-            if changed:
-                stale[f"results/studies/{name}.csv"] = changed
-            else:
+            cell = cells[name, estimator] = read_cell(root, name, estimator)
+            if not cell.usable:
+                continue
+            folder = root / "results" / "runs" / name / estimator
+            for parts, stem, columns, keys in (
+                (curves, "curve", CURVE, ["seed", "step"]),
+                (ladders, "ladder", LADDER, ["seed", "step", "k"]),
+            ):
+                table = read_table(_packed(folder / f"{stem}.csv"), notes, columns, keys, exact=stem == "ladder")
+                if table is not None:
+                    parts.append(table[~table["seed"].isin(TRIED)].assign(task=name, estimator=estimator))
+        table = read_table(root / "results" / "variance" / f"{name}.csv", notes, VARIANCE, [], words=WORDS, gaps=True)
+        if table is not None:
+            variance.append(table.assign(task=name))
+    for name in dict.fromkeys([*(params.get("studies") or []), *EXTRA_STUDIES]):
+        path = root / "results" / "studies" / f"{name}.csv"
+        if path.is_file() or name not in EXTRA_STUDIES:
+            table = read_table(path, notes, EXTRA_STUDIES.get(name, ()), words=None, gaps=True)
+            if table is not None:
                 studies[name] = table
     return Results(
         root,
         tasks,
         estimators,
         cells,
-        _concat(curves, ["task", "estimator", "seed", "step", "samples"]),
+        _concat(curves, ["task", "estimator", *CURVE]),
         _concat(ladders, ["task", "estimator", *LADDER]),
         _concat(variance, ["task", *VARIANCE]),
         studies,
-        declared,
         notes,
-        policy,
-        stale,
     )
-
-
-def _variance_changed(root, lock, task, table, measured, policy):
-    """Why a task's variance rows are of an older version, "" when they are not. measured: the cell whose policies they used."""
-    if isinstance(task, str):
-        return "the task file cannot be read"
-    if measured is not None and measured.status == "stale":
-        return measured.reason
-    return freshness.variance_changed(root, lock, task, table, policy)
 
 
 def _concat(parts, columns):
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
-def _read_csv(path, notes, columns=()):
-    """The table; None, with a note, when it is not there, not readable or lacks one of the columns."""
+def _finite(value):
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _packed(path):
+    """The compressed form of a table where there is one."""
+    packed = path.with_name(path.name + ".gz")
+    return packed if packed.is_file() else path
+
+
+def read_table(path, notes, columns=(), keys=(), words=(), exact=False, gaps=False):
+    """A CSV (.gz or not) as a DataFrame; None, with a note that says why, when it cannot be trusted.
+
+    columns: those it must have (exact: and no others). keys: whole numbers that name a row, no two rows alike. words: the columns
+    that hold text, every other one holds numbers; None: not checked. gaps: empty fields are meant; else they are noted. A row
+    with a field more or less than the header (pandas would shift columns, or fill up in silence) makes a note too.
+    """
+    name = _short(path)
     try:
-        table = pd.read_csv(path)
-        lacking = [column for column in columns if column not in table]
-        if not lacking:
-            return table
-        notes.append(f"{_short(path)}: has no column {', '.join(lacking)}; its stage must run again")
+        text = (gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()).decode()
+        widths = [len(row) for row in csv.reader(io.StringIO(text), strict=True) if row]
+        uneven = next((i for i, width in enumerate(widths) if width != widths[0]), None)
+        table = pd.read_csv(io.StringIO(text)) if widths and uneven is None else None
     except FileNotFoundError:
-        notes.append(f"{_short(path)}: not found")
-    except pd.errors.EmptyDataError:
-        pass  # a cell that ended early writes an empty file, its metrics.json says why
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        notes.append(f"{_short(path)}: not readable ({error})")
-    return None
+        return notes.append(f"{name}: not found")
+    except (ValueError, OSError, EOFError, zlib.error, csv.Error) as error:  # what pandas and decode() raise are ValueErrors
+        return notes.append(f"{name}: not readable, not used ({' '.join(str(error).split())})")
+    if uneven is not None:
+        return notes.append(f"{name}: row {uneven + 1} has {widths[uneven]} fields, the header has {widths[0]}; not used")
+    if table is None:
+        return None  # a cell that ended early writes an empty file, its metrics.json says why
+    lacking, strange = [c for c in columns if c not in table], [c for c in table if exact and c not in columns]
+    if lacking:
+        return notes.append(f"{name}: has no column {', '.join(lacking)}; not used")
+    unnamed = [str(c) for c in table if str(c).startswith("Unnamed:") or "." in str(c)[-2:]]
+    if strange or unnamed:
+        return notes.append(f"{name}: has a column too many ({', '.join(map(str, strange or unnamed))}); not used")
+    if words is not None:
+        for column in table:
+            if column not in words and not column.endswith("sha256") and not _numeric(table[column]):
+                bad = table[column][pd.to_numeric(table[column], errors="coerce").isna() & table[column].notna()]
+                row = f"{bad.iloc[0]!r} in row {bad.index[0] + 2}" if len(bad) else f"{table[column].dtype}"
+                return notes.append(f"{name}: column {column} must hold numbers, not {row}; not used")
+    for key in keys:
+        if not pd.api.types.is_integer_dtype(table[key]):
+            return notes.append(f"{name}: column {key} must hold a whole number in every row; not used")
+    if len(keys) and table.duplicated(list(keys)).any():
+        row = table[table.duplicated(list(keys))].iloc[0]
+        which = ", ".join(f"{k} {row[k]:g}" for k in keys)
+        return notes.append(f"{name}: {which} is there twice; not used")
+    table = table.replace([math.inf, -math.inf], math.nan)
+    empty = {} if gaps else {c: int(n) for c, n in table.isna().sum().items() if n}
+    if empty:
+        counts = ", ".join(f"{n} of {c}" for c, n in empty.items())
+        notes.append(f"{name}: no finite number in {counts}; these values are left out")
+    return table
+
+
+def _numeric(column):
+    return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
 def _short(path):
@@ -227,46 +252,31 @@ def _short(path):
     return "/".join(parts[parts.index("results") :]) if "results" in parts else Path(path).name
 
 
-def _read_cell(root, task, name, estimator, declared):
-    folder = root / "results" / "runs" / name / estimator
+def read_cell(root, name, estimator):
+    """The Cell of results/runs/<name>/<estimator>: its metrics.json checked whole, its status, and its timing.json if any."""
+    folder = Path(root) / "results" / "runs" / name / estimator
     path = folder / "metrics.json"
     if not path.is_file():
-        broken = _broken_base(root / "results" / "base" / name / "base.json")
-        status = "failed" if broken else "missing"
-        return Cell(name, estimator, status, broken or "no metrics.json; run the pipeline")
+        broken = _broken_base(Path(root) / "results" / "base" / name / "base.json")
+        return Cell(name, estimator, "failed" if broken else "missing", broken or "no metrics.json; run the pipeline")
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
         status, reason = metrics["status"], str(metrics.get("reason") or "")
         _check_shape(metrics)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Cell(name, estimator, "failed", f"{_short(path)} is not a whole metrics file ({error})")
-    timing = {}
+    if status not in STATUSES or status == "missing":
+        return Cell(name, estimator, "failed", f"{_short(path)}: unknown status {status!r}")
+    if status in USABLE and "final" not in metrics:
+        return Cell(name, estimator, "failed", f"{_short(path)} holds no final values")
     try:
         timing = json.loads((folder / "timing.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        pass  # wall-clock is then shown as absent
+        timing = {}  # wall-clock is then shown as absent
     cell = Cell(name, estimator, status, reason, metrics, timing if isinstance(timing, dict) else {})
-    if status not in STATUSES or status in ("missing", "stale", "committed"):
-        return Cell(name, estimator, "failed", f"{_short(path)}: unknown status {status!r}")
-    changed = []
-    if not hasattr(task, "sha256") or metrics.get("task_sha256") != task.sha256:
-        changed.append(f"tasks/{name}.yaml")
-    source = declared.get(estimator, {}).get("sha256")
-    if source is not None and metrics.get("source_sha256") not in (None, source):
-        changed.append(f"estimators/{estimator}.py")
-    recorded = metrics.get("shared_sha256") or {}
-    changed += [f"estimators/{file}" for file, digest in shared_sha256().items() if recorded.get(file, digest) != digest]
-    if changed:
-        cell.status, cell.reason = "stale", f"{' and '.join(changed)} changed since the run"
-        return cell
-    if status in ("ok", "diverged") and "final" not in metrics:
-        cell.status, cell.reason = "failed", f"{_short(path)} holds no final values"
-    elif status == "ok":
-        lost = _lost(metrics)
-        if lost:
-            cell.reason = lost
-        if not freshness.computed_here(folder):
-            cell.status = "committed"
+    if status == "ok":
+        lost = [str(s) for s, v in zip(metrics.get("seeds", []), metrics["final"].get("max@K", []), strict=False) if not _finite(v)]
+        cell.reason = f"no finite max@K for seed {', '.join(lost)}: left out" if lost else ""
     return cell
 
 
@@ -280,71 +290,41 @@ def _broken_base(path):
 
 
 def _check_shape(metrics):
-    """TypeError, in words, when what the report goes through is not of the shape that cell/ writes."""
-    final = metrics.get("final", {})
+    """TypeError or ValueError, in words, when what the report goes through is not of the shape that a cell writes."""
+    final, seeds = metrics.get("final", {}), metrics.get("seeds", [])
     if not isinstance(final, dict):
         raise TypeError("final is not a mapping")
-    lists = {"seeds": metrics.get("seeds", []), **{key: value for key, value in final.items() if key in METRICS}}
+    if not isinstance(seeds, list) or not all(isinstance(s, int) and not isinstance(s, bool) for s in seeds):
+        raise TypeError("seeds is not a list of whole numbers")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed is there twice")
+    if max(seeds, default=0) >= FIRST_TUNING_SEED:
+        raise ValueError(f"seeds from {FIRST_TUNING_SEED} on are for tuning, not for results")
+    lists = {key: value for key, value in final.items() if key in METRICS}
     for ladder in ("ladder", "pass_ladder"):
         if not isinstance(final.get(ladder, {}), dict):
             raise TypeError(f"final.{ladder} is not a mapping")
-        lists |= {f"final.{ladder}.{k}": values for k, values in final.get(ladder, {}).items()}
-    for key, value in lists.items():
+        lists |= {f"{ladder}.{k}": values for k, values in final.get(ladder, {}).items()}
+    exact = metrics.get("exact") or {}
+    if not isinstance(exact, dict):
+        raise TypeError("exact is not a mapping")
+    for key, value in {**{f"final.{k}": v for k, v in lists.items()}, **{f"exact.{k}": v for k, v in exact.items()}}.items():
         if not isinstance(value, list):
             raise TypeError(f"{key} is not a list")
-
-
-def _lost(metrics):
-    """What to say of an ok cell whose max@K is not a number for some seed; "" when all are numbers."""
-    values = metrics["final"].get("max@K") or []
-    bad = [
-        str(s)
-        for s, v in zip(metrics.get("seeds", []), values, strict=False)
-        if not isinstance(v, (int, float)) or not math.isfinite(v)
-    ]
-    return f"no finite max@K for seed {', '.join(bad)}: left out" if bad else ""
-
-
-def declarations(root):
-    """{estimator: {objective, unbiased, centred, cost, source, sha256}} from the @estimator lines, importing nothing."""
-    from maxpo_bench import estimators
-
-    found = {}
-    for path in sorted(Path(estimators.__file__).parent.glob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        if "\n@estimator(" not in text:
-            continue
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef) and node.name == path.stem:
-                call = next(d for d in node.decorator_list if isinstance(d, ast.Call))
-                found[path.stem] = {k.arg: k.value.value for k in call.keywords if isinstance(k.value, ast.Constant)}
-                found[path.stem]["sha256"] = files.sha256(path)
-    return found
+        if len(value) != len(seeds):
+            raise ValueError(f"{key} has {len(value)} values for {len(seeds)} seeds")
 
 
 def scales(results):
     """{task: (low, high)} that put max@K of all tasks on one scale for averages over tasks.
 
-    (0, 1) where every value, trained or not, lies in [0, 1]; else the lowest and highest value seen on that task.
+    (0, 1) where every value lies in [0, 1]; else the lowest and highest value seen on that task, trained or not.
     """
     found = {}
     for task in results.usable_tasks():
-        values = [
-            v
-            for e in results.estimators
-            for metric in (*METRICS, *_rungs(results.cells[task, e]))
-            for v in results.cells[task, e].values(metric).values()
-            if not str(metric).startswith("pass")
-        ]
-        if len(results.curves) and "max_at_k" in results.curves:
-            start = results.curves[(results.curves["task"] == task) & (results.curves["step"] == 0)]
-            values += [float(v) for v in start["max_at_k"].dropna()]
-        if not values:
-            continue
+        cells = [results.cells[task, e] for e in results.estimators]
+        values = [v for c in cells for m in ("max@K", "mean_reward") for v in c.values(m).values()]
+        values += list(results.curves.loc[results.curves["task"] == task, "max_at_k"].dropna())
         low, high = min(values), max(values)
         found[task] = (0.0, 1.0) if low >= 0 and high <= 1 or low == high else (low, high)
     return found
-
-
-def _rungs(cell):
-    return [int(k) for k in cell.metrics.get("final", {}).get("ladder", {})] if cell.usable else []

@@ -2,12 +2,18 @@
 
 import json
 import math
-import subprocess
+
+import pandas as pd
 
 from maxpo_bench.report import load, style
-from maxpo_bench.report.style import REFERENCE
+from maxpo_bench.report.verdicts import RATIOS, VIEWS
+from maxpo_bench.report.words import TERMS, about, count
 
-MARKS = {"supported": "✓", "contradicted": "✗", "inconclusive": "?"}
+MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
+MEANING = (
+    "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin "
+    "({margins}). ? undecided: with how many times the seeds, groups or rounds it would be decided."
+)
 
 
 def number(value, sign=False, digits=3):
@@ -16,202 +22,253 @@ def number(value, sign=False, digits=3):
         return "-"
     if isinstance(value, str | bool):
         return str(value)
-    if float(value).is_integer() and isinstance(value, int):
+    if isinstance(value, int):
         return f"{value:+d}" if sign else str(value)
     size = abs(value)
     digits = digits if size < 9.9995 else 1 if size < 999.95 else 0
     if 0 < size < 0.0005:
-        digits = 4 if size >= 0.00005 else 0
-        form = f"{'+' if sign else ''}.{digits}{'f' if digits else 'e'}"
-        return format(value, form)
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+        return f"{value:{'+' if sign else ''}.{'4f' if size >= 0.00005 else '0e'}}"
+    return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def interval(low, high, exact=False):
-    """[low, high], or the words that stand in for it: "exact" of a number without chance in it."""
-    if exact:
-        return "exact"
-    known = all(v is not None and math.isfinite(v) for v in (low, high))
-    return f"[{number(low)}, {number(high)}]" if known else "no interval"
+def interval(low, high):
+    """[low, high] in words for a table."""
+    return "no interval" if _none(low) or _none(high) else f"[{number(low)}, {number(high)}]"
 
 
-def cell(text, sort=None, kind="", estimator=None):
-    """One table cell: text, what to sort by, a class, and the estimator whose colour marks it."""
-    return {"text": str(text), "sort": text if sort is None else sort, "kind": kind, "estimator": estimator}
-
-
-def num(value, sign=False):
-    return cell(number(value, sign), "" if value is None or value != value else value, "num")
-
-
-def name(estimator):
-    return cell(estimator, kind="name", estimator=estimator)
-
-
-def table(columns, rows, caption="", csv="", fold=False, cards=False):
-    """cards: on a narrow screen every row is a card of its own instead of a line to scroll along."""
-    return {"kind": "table", "columns": columns, "rows": rows, "caption": caption, "csv": csv, "fold": fold, "cards": cards}
-
-
-def text(*paragraphs):
-    return {"kind": "text", "paragraphs": [p for p in paragraphs if p]}
-
-
-def figure(made, csv=""):
-    stem, caption = made
-    return {"kind": "figure", "name": stem, "caption": caption, "csv": csv}
-
-
-def section(title, *blocks):
-    blocks = [b for b in blocks if b]
-    slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
-    return {"id": slug, "title": title, "blocks": blocks}
-
-
-def count(n, word):
-    return f"{n} {word}{'' if n == 1 else 's'}"
-
-
-# ------------------------------------------------------------------------------------------------------ later sections
-
-
-def how_to_read(results):
-    tasks = len(results.usable_tasks())
-    return text(
-        "max@k is the expected best reward of k samples, pass@k the chance that one of k passes; both by the unbiased closed form "
-        "on held-out prompts or start states. K is the k a task trains for. max@1 is the mean reward, pass@1 the chance of a "
-        "reward of at least the task's score.success: where rewards are graded many small ones pass nothing, so an estimator may "
-        "lead in one and trail in the other.",
-        "All estimators of a task get the same initial policy, prompts, sampling noise and optimiser; only the function from "
-        "rewards to advantages differs. Comparisons are therefore paired by seed.",
-        "Intervals are 95%: Student's t on the paired differences up to 19 seeds (the bootstrap is too narrow there), BCa from 20; "
-        "the interquartile mean over tasks uses a stratified bootstrap. Below 3 seeds, or without spread, no interval is drawn.",
-        f"Averages over the {count(tasks, 'task')} put max@k on a scale from 0 to 1 (rewards beyond it: from the lowest to the "
-        "highest value seen on the task); tasks weigh the same and are fixed: intervals say how another draw of seeds would come "
-        "out, not another set of tasks.",
-        "Learning settings were chosen once for each task, the same for all estimators, on seeds from 100 up, which are not "
-        "reported: on the language tasks with rloo and maxpo, elsewhere a first guess, kept or changed after a trial under several "
-        "estimators (each task's file says how). None was tuned for itself: with settings of its own each may do better.",
-        "A verdict needs 2.5% in its direction (5% over both) after Holm's correction; ✓ supported, ✗ contradicted, ? "
-        "inconclusive.",
-    )
-
-
-def overall_table(data, method=REFERENCE):
-    rows = []
-    for _, r in data.iterrows():
-        rows.append(
-            [
-                name(r["estimator"]),
-                num(r["num_tasks"]),
-                cell(f"{number(r['iqm'])} {interval(r['iqm low'], r['iqm high'])}", r["iqm"], "num"),
-                cell(
-                    "-"
-                    if _none(r[f"{method} ahead by"])
-                    else f"{number(r[f'{method} ahead by'], True)} {interval(r['ahead low'], r['ahead high'])}",
-                    "" if _none(r[f"{method} ahead by"]) else r[f"{method} ahead by"],
-                    "num",
-                ),
-                cell(
-                    "-"
-                    if _none(r.get(f"P({method} better)"))
-                    else f"{number(r[f'P({method} better)'])} {interval(r['P low'], r['P high'])}",
-                    "" if _none(r.get(f"P({method} better)")) else r[f"P({method} better)"],
-                    "num",
-                ),
-                num(r["pass@1"]),
-            ]
-        )
-    return table(
-        ["estimator", "tasks", "max@K, interquartile mean", f"{method} ahead by (mean, paired)", f"P({method} better)"]
-        + ["pass@1, mean"],
-        rows,
-        "Over all tasks and seeds, scale 0 to 1, 95% intervals, not corrected for how many are compared (the first table is). "
-        "The interquartile mean is over single runs, the other columns over tasks' means. P: chance that a run of one beats a run "
-        "of the other on the same task.",
-        "tables/overall.csv",
-    )
-
-
-def ladder_ends_table(data):
-    """pass@1 and pass@16 side by side, with the base policy as each task's first row."""
-    rows = []
-    for _, r in data.iterrows():
-        own = r["estimator"] != "before training"
-        row = [cell(r["task"]), name(r["estimator"]) if own else cell(r["estimator"])]
-        for k in (1, 16):
-            value, low, high = (r[f"pass_at_{k}{end}"] for end in ("", "_low", "_high"))
-            known = not _none(value)
-            row.append(cell(f"{number(value)} {interval(low, high)}" if known else "-", value if known else "", "num"))
-        rows.append([*row, num(r["num_seeds"])])
-    return table(
-        ["task", "estimator", "pass@1", "pass@16", "seeds"],
-        rows,
-        "Tasks whose rewards are 0 or 1: one sample and the best of 16, on held-out prompts or start states; mean over seeds with "
-        "its 95% interval. An estimator may win one and lose the other.",
-        "tables/ladder_ends.csv",
-        fold=len(rows) > 60,
-    )
+def spans(data, value, low, high, sign=False):
+    """A column "value [low, high]" out of three; "-" where there is no value."""
+    rows = zip(data[value], data[low], data[high], strict=True)
+    return ["-" if _none(v) else f"{number(v, sign)} {interval(a, b)}" for v, a, b in rows]
 
 
 def _none(value):
     return value is None or value != value
 
 
-def task_tables(data, results):
-    """One sortable table over all cells."""
+def cell(text, kind="", estimator=None, note=""):
+    """One table cell: text, a class, the estimator whose colour marks it, and a second, smaller line."""
+    return {"text": str(text), "kind": kind, "estimator": estimator, "note": note}
+
+
+def frame(data, caption="", csv="", fold=False, cards=False, groups=()):
+    """A DataFrame as a table block: names of estimators get their colour, verdicts and statuses theirs, numbers stand right.
+
+    cards: on a narrow screen every row is a card of its own. groups: (title, number of columns) of a second head.
+    """
     rows = []
-    for _, r in data.iterrows():
-        row = [cell(r["task"]), name(r["estimator"])]
-        for metric in ("max@K", "pass@K", "pass@1"):
-            value = r[metric]
-            row.append(
-                cell(
-                    "-" if _none(value) else f"{number(value)} {interval(r[f'{metric} low'], r[f'{metric} high'])}",
-                    "" if _none(value) else value,
-                    "num",
-                )
-            )
-        rows.append([*row, num(r["num_seeds"]), num(r["seconds per seed"]), cell(r["status"], kind=f"status {r['status']}")])
-    return table(
-        ["task", "estimator", "max@K", "pass@K", "pass@1", "seeds", "s per seed", "status"],
-        rows,
-        "After training: mean over seeds with its 95% interval.",
-        "tables/cells.csv",
-        fold=len(rows) > 40,
+    for row in data.itertuples(index=False):
+        cells = []
+        for column, value in zip(data.columns, row, strict=True):
+            if isinstance(value, dict):
+                cells.append(value)
+            elif column in ("estimator", "rival"):
+                cells.append(cell(value, "name", value))
+            elif value in MARKS:
+                cells.append(cell(f"{MARKS[value]} {value}", f"verdict {value}"))
+            elif column == "status":
+                cells.append(cell(value, f"status {value}"))
+            elif isinstance(value, str) and value != "-" and not value[:1].isdigit() and value[:2] not in ("-0", "+0", "+1"):
+                cells.append(cell(value))
+            else:
+                value = value.item() if hasattr(value, "item") else value
+                value = int(value) if isinstance(value, float) and value.is_integer() and column in WHOLE else value
+                cells.append(cell(number(value), "num"))
+        rows.append(cells)
+    table = {"kind": "table", "columns": [str(c) for c in data.columns], "rows": rows, "caption": caption, "csv": csv}
+    return table | {"fold": fold, "cards": cards, "groups": list(groups)}
+
+
+UNIT = {"gradient variance": "groups", "time": "rounds"}  # of what more would decide; else seeds
+WHOLE = ("seeds", "pairs", "tasks", "K", "N", "num_seeds", "num_tasks", "num_pairs", "num_groups", "num_runs", "k", "group_size")
+
+
+def text(*paragraphs):
+    return {"kind": "text", "paragraphs": [p for p in paragraphs if p]}
+
+
+def heading(words):
+    return {"kind": "heading", "text": words}
+
+
+def figure(made, csv=""):
+    """One picture of several files side by side: made is a list of (stem, caption)."""
+    made = made if isinstance(made, list) else [made]
+    return {"kind": "figure", "names": [stem for stem, _ in made], "caption": " ".join(c for _, c in made), "csv": csv}
+
+
+def section(title, *blocks):
+    slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+    blocks = [b for b in blocks if b and b.get("paragraphs", True)]
+    return {"id": slug, "title": title, "blocks": blocks or [text("Nothing to show yet: no results of this kind.")]}
+
+
+# ------------------------------------------------------------------------------------------------------------- verdicts
+
+
+def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/claims.csv"):
+    """The verdicts of some measures: a row per rival (of `rivals`, or all), a column per measure and aggregate."""
+    chosen = (
+        verdicts[verdicts["measure"].isin(measures) & (verdicts["rival"].isin(rivals or verdicts["rival"]))]
+        if len(verdicts)
+        else verdicts
+    )
+    if not len(chosen):
+        return [text("No claim could be judged.")]
+    measures = [m for m in measures if m in set(chosen["measure"])]
+    aggregates = [a for a in load.AGGREGATES if a in set(chosen["aggregate"])]
+    found = {(r["rival"], r["measure"], r["aggregate"]): r for _, r in chosen.iterrows()}
+    rows = []
+    for rival in chosen["rival"].drop_duplicates():
+        row = {"rival": rival, "what it is": about(rival)}
+        row |= {f"{m}: {a}": _verdict_cell(found.get((rival, m, a))) for m in measures for a in aggregates}
+        rows.append(row)
+    groups = [("", 2), *((m, len(aggregates)) for m in measures)]
+    lacking = chosen[chosen["left_out"] > 0]
+    notes = [f"{method}: {about(method)}. {TERMS}"]
+    notes += [f"{r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for _, r in properties.iterrows()]
+    flips = [_flip(r) for _, r in chosen[chosen["flips"]].iterrows()]
+    notes += ["* Another verdict in another view of the same runs: " + "; ".join(flips) + "."] if flips else []
+    margins = {m: _margin(rows) for m, rows in chosen.groupby("measure", sort=False)}
+    caption = MEANING.format(margins=", ".join(f"{m} {margin}" for m, margin in margins.items()))
+    caption += (
+        f" Numbers: {method} minus rival, scale 0 to 1; of variance and time rival over {method}; the interval is 95% for this "
+    )
+    caption += "comparison alone, the verdict is after correction for all comparisons of a measure."
+    if len(lacking):
+        caption += " On part of the tasks, because it refuses the rewards of the others: "
+        caption += ", ".join(lacking["rival"].drop_duplicates()) + "."
+    return [frame(pd.DataFrame(rows), caption, csv, cards=True, groups=groups), text(*notes)]
+
+
+def _margin(rows):
+    margin = rows["margin"].iloc[0]
+    return f"±{100 * margin:g}%" if rows["measure"].iloc[0] in RATIOS else f"±{margin:g}"
+
+
+def _verdict_cell(row):
+    if row is None:
+        return cell("-")
+    star = "*" if row["flips"] else ""
+    if _none(row["effect"]):
+        return cell(f"{MARKS[row['verdict']]}{star}", f"verdict {row['verdict']}", note="no results of both")
+    effect = number(row["effect"], row["measure"] not in RATIOS)
+    note = interval(row["low"], row["high"])
+    note += f", {row['seeds_factor']:.1f} × {UNIT.get(row['measure'], 'seeds')}" if not _none(row["seeds_factor"]) else ""
+    note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
+    return cell(f"{MARKS[row['verdict']]}{star} {effect}", f"verdict {row['verdict']}", note=note)
+
+
+def _flip(row):
+    others = [
+        f"{row[view]} {view if view[0] != 'a' or view[1] == 't' else 'by the ' + view}"
+        for view in _views(row)
+        if row[view] not in ("", row["verdict"])
+    ]
+    return f"{row['measure']} against {row['rival']}, {row['aggregate']}: {row['verdict']}, but {', '.join(others)}"
+
+
+def _views(row):
+    return VIEWS[row["measure"]][1:]
+
+
+def every_verdict(verdicts, csv="tables/claims.csv"):
+    """Each comparison behind a verdict, with its reason and its other views."""
+    if not len(verdicts):
+        return None
+    data = pd.DataFrame(
+        {
+            "measure": verdicts["measure"],
+            "rival": verdicts["rival"],
+            "tasks of": verdicts["aggregate"],
+            "verdict": verdicts["verdict"],
+            "effect": spans(verdicts, "effect", "low", "high"),
+            "tasks": verdicts["num_tasks"],
+            "pairs": verdicts["num_pairs"],
+            "other views": [
+                "; ".join(f"{v.removeprefix('at ')}: {r[v]}" for v in _views(r) if r[v]) for _, r in verdicts.iterrows()
+            ],
+            "more seeds": ["" if _none(f) else f"{f:.1f} × as many" for f in verdicts["seeds_factor"]],
+            "reason": verdicts["reason"],
+        }
+    )
+    return frame(data, "Pairs: pairs of seeds; for the variance groups of samples.", csv, fold=True)
+
+
+# ------------------------------------------------------------------------------------------------------- other sections
+
+
+def how_to_read(results, margin):
+    scaled = [t for t, scale in load.scales(results).items() if scale != (0.0, 1.0)]
+    scaled = f" (on {', '.join(scaled)}: from the lowest to the highest value seen)" if scaled else ""
+    return text(
+        f"{TERMS} A reward passes when it is at least the task's score.success: where rewards are graded, many small ones pass "
+        "nothing, "
+        "so an estimator may lead in max@K and trail in pass@1. All values are on held-out prompts or start states, by the "
+        "unbiased closed form.",
+        "All estimators of a task get the same initial policy, prompts, sampling noise, optimiser and number of samples; only "
+        "the function from rewards to advantages differs. Comparisons are therefore paired by seed.",
+        "Intervals are 95%, Student's t; of a mean over tasks, which weigh the same whatever their seeds, with Satterthwaite's "
+        "degrees of "
+        "freedom. Below 3 seeds, or without spread, there is none. The tasks are fixed: intervals say how another draw of seeds "
+        f"would come out, not another set of tasks. Means over tasks are on the scale 0 to 1{scaled}.",
+        "A verdict is about one measure, one rival and one set of tasks, after Holm's correction over the comparisons of the "
+        "measure: wrong "
+        f"in at most 5% of such families. Equivalent means that the difference is inside ±{margin:g}, also where its sign is "
+        "sure. Single tasks "
+        "get intervals and no verdict. Verdicts are taken again at half of the training steps and by the area under the curve.",
+        "Learning settings are the same for all estimators of a task and were chosen on seeds that are not reported; each task's "
+        "file "
+        "says how. What is stale here, or was not computed on this machine, is said by `maxpo-bench plan` and `compare`, not here.",
     )
 
 
-def status_blocks(data, results):
+def overall_table(data):
+    shown = pd.DataFrame({"estimator": data["estimator"], "tasks": data["num_tasks"], "runs": data["num_runs"]})
+    shown["max@K"] = spans(data, "mean", "low", "high")
+    shown["pass@1"] = spans(data, "pass@1", "pass@1 low", "pass@1 high")
+    caption = "After training, mean of the tasks an estimator ran on, scale 0 to 1, 95% intervals over seeds; not paired."
+    return frame(shown, caption, "tables/overall.csv")
+
+
+def ladder_ends(data, ks=(1, 16)):
+    """pass@1 and pass@16 side by side on the tasks with 0/1 rewards, each task's first row the policy before training."""
+    graded = set(data.loc[(data["max_at_k"] - data["pass_at_k"]).abs() > 1e-9, "task"])
+    data = data[data["k"].isin(ks) & ~data["task"].isin(graded)].sort_values("step", kind="stable")
+    if not len(data):
+        return None
+    data = data.assign(estimator=data["estimator"].where(data["when"] == "after", "before training"))
+    data = data.drop_duplicates(["task", "estimator", "k"])
+    data = data.assign(shown=spans(data, "pass_at_k", "pass_at_k_low", "pass_at_k_high"))
+    wide = {k: data[data["k"] == k].set_index(["task", "estimator"])["shown"].rename(f"pass@{k}") for k in ks}
+    shown = pd.concat(wide.values(), axis=1).reset_index()
+    shown = shown.sort_values("task", key=lambda c: c.map({t: i for i, t in enumerate(dict.fromkeys(c))}), kind="stable")
+    caption = "Tasks whose rewards are 0 or 1: one sample and the best of 16; mean over seeds with its 95% interval."
+    return frame(shown, caption, "tables/ladder.csv", fold=len(shown) > 30)
+
+
+def cell_table(data):
+    shown = data[["task", "estimator"]].copy()
+    for metric in ("max@K", "pass@K", "pass@1"):
+        shown[metric] = spans(data, metric, f"{metric} low", f"{metric} high")
+    shown["seeds"], shown["status"] = data["num_seeds"], data["status"]
+    return frame(shown, "After training: mean over seeds with its 95% interval.", "tables/cells.csv", fold=True)
+
+
+def status_blocks(data, notes):
     counts = data["status"].value_counts()
-    summary = table(
-        ["status", "cells", "meaning"],
-        [[cell(s, kind=f"status {s}"), num(int(counts[s])), cell(meaning)] for s, meaning in load.STATUSES.items() if s in counts],
-    )
-    listed = data[~data["status"].isin(["ok", "committed"]) | (data["reason"] != "")]
-    rows = [
-        [cell(r["task"]), name(r["estimator"]), cell(r["status"], kind=f"status {r['status']}"), cell(r["reason"])]
-        for _, r in listed.iterrows()
-    ]
-    files = [
-        [cell(path, kind="code"), cell("stale", kind="status stale"), cell(f"{reason}; not used")]
-        for path, reason in results.stale.items()
-    ]
+    kinds = pd.DataFrame([{"status": s, "cells": int(counts[s]), "meaning": m} for s, m in load.STATUSES.items() if s in counts])
+    listed = data.loc[(data["status"] != "ok") | (data["reason"] != ""), ["task", "estimator", "status", "reason"]]
     errors = data[data["verifier_errors"].fillna(0) > 0]
     told = [
-        f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times" for _, r in errors.iterrows()
+        f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times." for _, r in errors.iterrows()
     ]
-    return [
-        summary,
-        table(["task", "estimator", "status", "reason"], rows) if rows else text("Every declared cell has results."),
-        table(["table", "status", "reason"], files) if files else None,
-        text(*told),
-        text(*(f"Note: {n}" for n in results.notes)),
-    ]
+    told += [f"Note: {n}" for n in notes]
+    return [frame(kinds), frame(listed) if len(listed) else text("Every declared cell has results."), text(*told)]
 
 
-def evaluation_check(data):
-    """How often sampled evaluation missed the exact value, among the cells whose problem can be enumerated: two blocks."""
+def exact_blocks(data):
+    """How often sampled evaluation missed the exact value, among the cells whose problem can be enumerated."""
     known = data.dropna(subset=["low", "high"])
     if not len(known):
         return []
@@ -223,124 +280,30 @@ def evaluation_check(data):
             "(cells of a task are evaluated with the same start states and noise, so they miss together), and after Holm's "
             f"correction over the cells in {after or 'none'}."
         ),
-        frame(data, "Sampled minus exact max@K, mean over seeds.", "tables/exact.csv", fold=True),
+        frame(data.drop(columns=["p"]), "Sampled minus exact max@K, mean over seeds.", "tables/exact.csv", fold=True),
     ]
 
 
-def findings_table(data, claims):
-    tested = {c.id for c in claims if c.measure == "property"}  # true or false: no bound to exceed
-    rows = [
-        [
-            cell(r["claim"]),
-            cell(r["against"]) if not r["against"] else name(r["against"]),
-            cell(r["where"]),
-            cell(f"{MARKS[r['verdict']]} {r['verdict']}", r["verdict"], f"verdict {r['verdict']}"),
-            num(r["effect"]),
-            cell("-" if _none(r["effect"]) else interval(r["low"], r["high"], r["exact"]), kind="num"),
-            cell("-", "", "num") if r["claim"] in tested else num(r["null"]),
-            num(r["num_pairs"]),
-            cell(r["reason"]),
-        ]
-        for _, r in data.iterrows()
-    ]
-    return table(
-        ["claim", "against", "where", "verdict", "effect", "95% interval", "must exceed", "n", "reason"],
-        rows,
-        "Verdicts after Holm over the comparisons of the same claim, one-sided 2.5% each way; a supported claim settles all of "
-        "its own. Must exceed: what no difference is, less the claim's margin.",
-        "tables/claims.csv",
-        fold=True,
-    )
-
-
-def frame(data, caption="", csv="", fold=False):
-    """Any DataFrame as a table block; a column called estimator is marked with its colour."""
-    rows = [
-        [
-            name(v) if c == "estimator" else num(v) if isinstance(v, int | float) and not isinstance(v, bool) else cell(v)
-            for c, v in zip(data.columns, row, strict=True)
-        ]
-        for row in data.itertuples(index=False)
-    ]
-    return table([str(c) for c in data.columns], rows, caption, csv, fold)
-
-
-def provenance(results):
-    """Versions, machines, seeds and hashes, as the cells' own files record them."""
-    versions, machines, tasks = {}, {}, []
-    for c in results.cells.values():
-        if c.usable:
-            key = ", ".join(f"{k} {v}" for k, v in sorted(c.metrics.get("versions", {}).items()))
-            versions[key] = versions.get(key, 0) + 1
-            if c.timing.get("machine"):
-                machines[c.timing["machine"]] = machines.get(c.timing["machine"], 0) + 1
-    for task in results.tasks:
-        known = next((results.cells[task, e].metrics for e in results.estimators if results.cells[task, e].usable), {})
-        tasks.append(
-            [
-                cell(task),
-                cell(results.title(task)),
-                num(results.k(task)),
-                num(results.group_size(task)),
-                cell(_seeds(known.get("seeds", []))),
-                cell(str(known.get("task_sha256", "-"))[:12], kind="code"),
-            ]
-        )
-    rows = [[cell("versions"), cell(v), num(n)] for v, n in versions.items()] + [
-        [cell("machine"), cell(m), num(n)] for m, n in machines.items()
-    ]
-    sources = [
-        [
-            name(e),
-            cell(
-                str(
-                    next(
-                        (
-                            results.cells[t, e].metrics.get("source_sha256", "-")
-                            for t in results.tasks
-                            if results.cells[t, e].usable
-                        ),
-                        "-",
-                    )
-                )[:12],
-                kind="code",
-            ),
-        ]
-        for e in results.estimators
-    ]
-    return [
-        table(["what", "recorded", "cells"], rows),
-        table(["task", "title", "K", "group size N", "seeds", "hash of the task"], tasks),
-        table(["estimator", "hash of its file"], sources, fold=True),
-        text(f"Code: {code_commit(results.root)}. `maxpo-bench compare` says whether this machine reproduces it."),
-    ]
-
-
-def code_commit(root):
-    """The last commit that changed what is run, in words. Commits of results, tests and texts alone do not count, so
-    that committing a report does not change it."""
-    git = ["git", "-C", str(root)]
-    paths = ["--", "maxpo_bench", "tasks", "params.yaml", "dvc.yaml", "claims.yaml"]
-    try:
-        last = subprocess.run([*git, "log", "-1", "--format=%H %cs", *paths], capture_output=True, text=True, check=True).stdout
-        dirty = subprocess.run([*git, "status", "--porcelain", *paths], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return "not under git"
-    if not last:
-        return "not committed"
-    commit, date = last.split()
-    return f"commit {commit[:12]} of {date}" + (", with uncommitted changes" if dirty.strip() else "")
+def runs_table(results):
+    """Tasks with their settings and seeds; versions, hashes and machines stand beside each cell."""
+    rows = []
+    for task, declared in results.tasks.items():
+        cells = [results.cells[task, e] for e in results.estimators]
+        seeds = next((c.metrics.get("seeds", []) for c in cells if c.usable), [])
+        title = "" if isinstance(declared, str) else declared.title
+        rows.append([task, title, results.setting(task, "k"), results.setting(task, "group_size"), _seeds(seeds)])
+    caption = "Versions, hashes, numerics and processor of every cell: results/runs/<task>/<estimator>/provenance.json."
+    return frame(pd.DataFrame(rows, columns=["task", "title", "K", "N", "seeds"]), caption)
 
 
 def _seeds(seeds):
-    seeds = list(seeds)
-    return (
-        f"{seeds[0]} to {seeds[-1]}"
-        if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-        else json.dumps(seeds)[1:-1] or "-"
-    )
+    whole = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
+    return f"{seeds[0]} to {seeds[-1]}" if whole else json.dumps(list(seeds))[1:-1] or "-"
 
 
 def palette(results):
     """{estimator: colour} for the marks beside names."""
-    return style.colours(sorted({*results.estimators, *results.declared}))
+    names = {*results.estimators, *results.variance["estimator"], *style.colours([])}
+    for table in results.studies.values():
+        names |= {str(n) for n in table["estimator"].dropna()} if "estimator" in table else set()
+    return style.colours(sorted(map(str, names)))

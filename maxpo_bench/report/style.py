@@ -1,7 +1,9 @@
-"""One look for every figure: fixed colour and marker per estimator, colour-blind safe, byte-stable PNG and SVG."""
+"""One look for every figure: fixed colour and marker per estimator, colour-blind safe, SVG whose bytes repeat on any processor."""
 
 import hashlib
+import io
 import math
+import re
 from pathlib import Path
 
 WIDTHS = {"half": 3.5, "full": 5.6}  # inches; printed in one of two columns (3.5 in) 8 pt text of "full" is still 5 pt
@@ -67,13 +69,15 @@ def apply():
     import matplotlib
 
     matplotlib.use("Agg")
-    import seaborn
+    from matplotlib import font_manager
 
-    seaborn.set_theme(
-        context="paper",
-        style="ticks",
-        font="DejaVu Sans",
-        rc={
+    shipped = str(Path(matplotlib.get_data_path()))  # never a font of the system's with the same name
+    font_manager.fontManager.ttflist = [f for f in font_manager.fontManager.ttflist if f.fname.startswith(shipped)]
+    matplotlib.rcParams.update(
+        matplotlib.rcParamsDefault
+        | {
+            "backend": "Agg",
+            "font.family": ["DejaVu Sans"],
             "font.size": 8,
             "axes.labelsize": 8,
             "axes.titlesize": 8.5,
@@ -86,25 +90,21 @@ def apply():
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
+            "axes.axisbelow": True,
+            "axes.linewidth": 0.7,
+            "axes.formatter.useoffset": False,
             "grid.color": "#E6E6E6",
             "grid.linewidth": 0.6,
-            "axes.linewidth": 0.7,
             "xtick.major.width": 0.7,
             "ytick.major.width": 0.7,
-            "xtick.major.size": 3,
-            "ytick.major.size": 3,
             "xtick.minor.size": 1.5,
             "ytick.minor.size": 1.5,
             "lines.linewidth": 1.3,
             "lines.markersize": 3.5,
-            "axes.axisbelow": True,
-            "savefig.dpi": 200,
-            "figure.dpi": 150,
+            "figure.dpi": 72,
             "svg.hashsalt": "maxpo_bench",
             "svg.fonttype": "path",
-            "path.simplify": True,
-            "axes.formatter.useoffset": False,
-        },
+        }
     )
 
 
@@ -125,17 +125,28 @@ def new_figure(width="full", height=None, rows=1, cols=1, **kwargs):
     return figure, figure.subplots(rows, cols, **kwargs)
 
 
-def save(figure, path_stem):
-    """Write <path_stem>.png (200 dpi) and <path_stem>.svg with the same bytes on every run; returns both paths."""
-    stem = Path(path_stem)
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
-    if figure.get_layout_engine() is not None:
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine(None)  # solved once, for both files
-    figure.savefig(png, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
-    return png, svg
+def save(figure, path):
+    """Write the figure as an SVG with the same bytes on every run and every processor; returns the path.
+
+    Coordinates are rounded to a hundredth of a point and names of parts, which matplotlib makes by hashing unrounded
+    coordinates, are counted instead: noise in the last bit of a number cannot show.
+    """
+    from maxpo_bench.machine import files
+
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    names, svg = {}, out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"""(id="|"#|url\(#)([a-z]?[0-9a-f]{10})\b""", lambda m: m[1] + names.setdefault(m[2], f"n{len(names)}"), svg)
+    svg = re.sub(r"-?\d+\.\d+(e-?\d+)?", lambda m: _rounded(float(m[0])), svg)
+    files.write_bytes(path, svg.encode())
+    return path
+
+
+def _rounded(value):
+    """The shift keeps the borders of rounding off the half hundredths that a layout is full of."""
+    text = f"{value + 0.00137:.2f}" if abs(value) >= 1 else f"{value + 0.0000137:.4f}"  # below 1: a scale or an opacity
+    return text.rstrip("0").rstrip(".") if float(text) else "0"
 
 
 def line_style(name, names=()):
@@ -170,7 +181,7 @@ def label_ends(ax, ends, x=None, size=7.5, gap=1.15, names=()):
     to_axis, from_axis = ax.transData + ax.transAxes.inverted(), size * gap / panel
     order = sorted(ends, key=lambda n: (ends[n], n))
     targets = [to_axis.transform((ax.get_xlim()[1], ends[n]))[1] for n in order]
-    places = _spread([min(max(t, 0.0), 1.0) for t in targets], from_axis)
+    places = spread([min(max(t, 0.0), 1.0) for t in targets], from_axis)
     right = 1.0 if x is None else to_axis.transform((x, 0))[0]
     for name, target, place in zip(order, targets, places, strict=True):
         ax.plot(
@@ -195,7 +206,7 @@ def label_ends(ax, ends, x=None, size=7.5, gap=1.15, names=()):
         )
 
 
-def _spread(targets, gap):
+def spread(targets, gap):
     """Places at least gap apart, in the order of the sorted targets and as near to them as can be (pooled blocks)."""
     blocks = []  # [mean of (target - offset), count]
     for i, target in enumerate(targets):

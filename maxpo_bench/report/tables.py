@@ -6,74 +6,91 @@ import numpy as np
 import pandas as pd
 
 from maxpo_bench.measure import statistics
-from maxpo_bench.report import load, recommend
-from maxpo_bench.report.claim_measures import TRAINING_PHASES, training_seconds
+from maxpo_bench.report import load
 from maxpo_bench.report.style import REFERENCE
 
+TRAINING_PHASES = ("sample", "reward", "advantage", "update")
 PHASES = (*TRAINING_PHASES, "evaluate")
 
 
 def cells(results):
-    """One row per declared cell: status, reason, seeds, final metrics with 95% intervals over seeds, seconds per seed."""
+    """One row per declared cell: status, reason, seeds, final metrics with 95% intervals over seeds."""
     rows = []
-    for task in results.tasks:
-        for estimator in results.estimators:
-            cell = results.cells[task, estimator]
-            row = {
-                "task": task,
-                "estimator": estimator,
-                "status": cell.status,
-                "reason": cell.reason,
-                "k": results.k(task),
-                "group_size": results.group_size(task),
-                "num_seeds": len(cell.values("max@K")),
-            }
-            for metric in load.METRICS:
-                found = statistics.mean_interval(list(cell.values(metric).values()))
-                low, high = found.low, found.high
-                if metric.startswith("pass") and low is not None:  # Student's t knows no bounds, a probability has them
-                    low, high = max(low, 0.0), min(high, 1.0)
-                row |= {metric: found.estimate, f"{metric} low": low, f"{metric} high": high}
-            row["max@K iqm"] = statistics.iqm(list(cell.values("max@K").values()))
-            row["seconds per seed"] = training_seconds(cell)
-            row["verifier_errors"] = cell.metrics.get("verifier_errors")
-            rows.append(row)
+    for (task, estimator), cell in results.cells.items():
+        row = {"task": task, "estimator": estimator, "status": cell.status, "reason": cell.reason}
+        row |= {"k": results.setting(task, "k"), "group_size": results.setting(task, "group_size")}
+        row["num_seeds"] = len(cell.values("max@K"))
+        for metric in load.METRICS:
+            found = statistics.mean_interval(list(cell.values(metric).values()))
+            low, high = found.low, found.high
+            if metric.startswith("pass") and low is not None:  # Student's t knows no bounds, a probability has them
+                low, high = max(low, 0.0), min(high, 1.0)
+            row |= {metric: found.estimate, f"{metric} low": low, f"{metric} high": high}
+        row["verifier_errors"] = cell.metrics.get("verifier_errors")
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
-def curves(results):
-    """Learning curves: mean over seeds with a 95% interval, per task, estimator and evaluation, for max@K and pass@1."""
-    columns = ["task", "estimator", "step", "samples"]
-    if not len(results.curves):
-        return pd.DataFrame(
-            columns=[*columns, "num_seeds", *(f"{m}{s}" for m in ("max_at_k", "pass_at_1") for s in ("", "_low", "_high"))]
-        )
-    groups = results.curves.groupby(columns, sort=False)
-    table = groups.size().rename("num_seeds").to_frame()
-    for metric in ("max_at_k", "pass_at_1"):
-        table[metric], table[f"{metric}_low"], table[f"{metric}_high"] = _bands(groups[metric], metric.startswith("pass"))
-    return table.reset_index()
+def overall(results, scale):
+    """Per estimator the mean over its tasks of max@K and pass@1 after training, on the 0-1 scale, with 95% intervals."""
+    rows = []
+    for estimator in results.estimators:
+        values = {m: {t: results.cells[t, estimator].values(m) for t in scale} for m in ("max@K", "pass@1")}
+        found = {m: {t: np.array(list(v.values())) for t, v in by.items() if v} for m, by in values.items()}
+        found["max@K"] = {t: (v - scale[t][0]) / (scale[t][1] - scale[t][0]) for t, v in found["max@K"].items()}
+        best, one = (statistics.task_mean_interval(found[m]) for m in ("max@K", "pass@1"))
+        row = {"estimator": estimator, "num_tasks": len(found["max@K"]), "num_runs": best.num_pairs}
+        row |= {"mean": best.estimate, "low": best.low, "high": best.high}
+        rows.append(row | {"pass@1": one.estimate, "pass@1 low": one.low, "pass@1 high": one.high})
+    table = pd.DataFrame(rows)
+    return table.sort_values(["num_tasks", "mean"], ascending=[False, False], kind="stable", na_position="last")
 
 
-def _bands(groups, probability=False):
+def bands(groups, probability=False):
     """Mean and 95% t interval of every group at once; none below 3 values or without spread. A probability's ends at 0 and 1."""
     from scipy.stats import t
 
     mean, spread, n = groups.mean(), groups.std(ddof=1), groups.count()
     half = t.ppf((1 + statistics.SIZE) / 2, (n - 1).clip(lower=1)) * spread / np.sqrt(n.clip(lower=1))
-    half = half.where((n >= statistics.MIN_PAIRS) & (spread > 1e-12))
+    half = half.where((n >= statistics.MIN_PAIRS) & (spread > 1e-9))
     low, high = mean - half, mean + half
     return (mean, low.clip(lower=0.0), high.clip(upper=1.0)) if probability else (mean, low, high)
 
 
-def wide_curves(results, scale, num_points=5):
+def _with_gaps(table, keys, columns, probabilities, method):
+    """Mean over seeds of every column, and of its paired difference to the method's ("_gap"), with 95% intervals, per group of
+    keys."""
+    match = [c for c in keys if c != "estimator"] + ["seed"]
+    mine = table.loc[table["estimator"] == method, [*match, *columns]]
+    joined = table.merge(mine, on=match, how="left", suffixes=("", "_mine"))
+    joined = joined.assign(**{f"{c}_gap": joined[c] - joined[f"{c}_mine"] for c in columns})
+    groups = joined.groupby(keys, sort=False)
+    found = groups.size().rename("num_seeds").to_frame()
+    for c in columns:
+        for column, probability in ((c, c in probabilities), (f"{c}_gap", False)):
+            found[column], found[f"{column}_low"], found[f"{column}_high"] = bands(groups[column], probability)
+    return found.reset_index()
+
+
+def curves(results, method=REFERENCE):
+    """max@K and pass@1 along training, per task, estimator and evaluation; see _with_gaps."""
+    return _with_gaps(results.curves, ["task", "estimator", "step", "samples"], ["max_at_k", "pass_at_1"], ["pass_at_1"], method)
+
+
+def ladders(results, method=REFERENCE):
+    """max@k and pass@k against k, per task, estimator and step; when: "before" training or "after"; see _with_gaps."""
+    table = results.ladders.rename(columns={"max": "max_at_k", "pass": "pass_at_k"})
+    table = _with_gaps(table, ["task", "estimator", "step", "k"], ["max_at_k", "pass_at_k"], ["pass_at_k"], method)
+    return table.assign(when=np.where(table["step"] == 0, "before", "after"))
+
+
+def wide_curves(table, results, scale, num_points=5):
     """For `dvc plots`: mean of max@K on the 0-1 scale against the share of training done, a column for every estimator.
 
-    Over the tasks on which all estimators with any results have them, so that the columns compare.
+    table: that of `curves`. Over the tasks on which all estimators with any results have them, so that the columns compare.
     """
-    grid = np.linspace(0, 1, num_points)
-    lines = {}
-    for (task, estimator), part in curves(results).groupby(["task", "estimator"], sort=False):
+    grid, lines = np.linspace(0, 1, num_points), {}
+    for (task, estimator), part in table.groupby(["task", "estimator"], sort=False):
         part = part.dropna(subset=["max_at_k"]).sort_values("step")
         if task in scale and len(part) > 1 and part["step"].max() > 0:
             low, high = scale[task]
@@ -87,267 +104,135 @@ def wide_curves(results, scale, num_points=5):
     return pd.DataFrame({"share_of_training": grid, **columns})
 
 
-def ladders(results):
-    """max@k and pass@k against k before and after training: mean over seeds with a 95% interval."""
-    columns = ["task", "estimator", "step", "k"]
-    if not len(results.ladders):
-        return pd.DataFrame(columns=[*columns, "when", "max_at_k", "max_at_k_low", "max_at_k_high"])
-    groups = results.ladders.groupby(columns, sort=False)
-    table = groups.size().rename("num_seeds").to_frame()
-    table["max_at_k"], table["max_at_k_low"], table["max_at_k_high"] = _bands(groups["max"])
-    table["pass_at_k"], table["pass_at_k_low"], table["pass_at_k_high"] = _bands(groups["pass"], True)
-    table = table.reset_index()
-    return table.assign(when=np.where(table["step"] == 0, "before", "after"))
-
-
-def ladder_ends(table, ks=(1, 16)):
-    """pass@1 and pass@16 of the tasks with 0/1 rewards, before training and after: mean over seeds with a 95% interval.
-
-    table: that of `ladders`. One row per task and estimator, one called "before training" per task.
-    """
+def collapse(results, scale):
+    """What training did to the policy's variety, per estimator: entropy and distinct answers, after / before, and max@k for the
+    largest k drawn (at least 4 K), after - before; a row per task and one for the mean of the tasks, with 95% intervals over
+    seeds."""
     rows = []
-    for task, part in table.groupby("task", sort=False) if len(table) else ():
-        if not set(ks) <= set(part["k"]) or (part["max_at_k"] - part["pass_at_k"]).abs().max() > 1e-9:
-            continue
-        before = part[part["when"] == "before"].drop_duplicates("k").assign(estimator="before training")
-        for estimator, ends in [("before training", before), *part[part["when"] == "after"].groupby("estimator", sort=False)]:
-            ends = ends.set_index("k")
-            row = {"task": task, "estimator": estimator, "num_seeds": ends["num_seeds"].max()}
-            for k in ks:
-                for end in ("", "_low", "_high"):
-                    row[f"pass_at_{k}{end}"] = ends[f"pass_at_k{end}"].get(k)
-            rows.append(row)
-    values = [f"pass_at_{k}{end}" for k in ks for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["task", "estimator", "num_seeds", *values])
-
-
-def differences(results, scale, metric="max@K", method=REFERENCE):
-    """method - other after training, paired by seed, on each task and as the mean over tasks, on the 0-1 scale."""
-    rows = []
-    if method not in results.estimators:
-        return pd.DataFrame(columns=["task", "estimator", "difference", "low", "high", "num_pairs", "reason"])
-    bounds = {t: (0.0, 1.0) for t in scale} if metric.startswith("pass") else scale
-    mine = recommend.normalised(results, bounds, method, metric)
-    for other in results.estimators:
-        if other == method:
-            continue
-        theirs = recommend.normalised(results, bounds, other, metric)
-        pairs = {t: statistics.pair(mine[t], theirs[t])[0] for t in mine if t in theirs}
-        found = {t: statistics.mean_interval(p) for t, p in pairs.items() if len(p)}
-        for task, interval in [*found.items(), ("overall", statistics.task_mean_interval(pairs))]:
-            rows.append(
-                {
-                    "task": task,
-                    "estimator": other,
-                    "difference": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
-                    "num_pairs": interval.num_pairs,
-                    "reason": interval.reason,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def overall(results, scale, method=REFERENCE):
-    """Per estimator: interquartile mean of max@K over tasks and seeds, difference to the method, probability of improvement."""
-    rows, gaps = [], differences(results, scale, method=method)
-    mine = recommend.normalised(results, scale, method, "max@K") if method in results.estimators else {}
     for estimator in results.estimators:
-        values = recommend.normalised(results, scale, estimator, "max@K")
-        strata = {t: np.array(list(v.values())) for t, v in values.items()}
-        found = statistics.iqm_interval(strata)
-        row = {
-            "estimator": estimator,
-            "num_tasks": len(values),
-            "num_runs": found.num_pairs,
-            "iqm": found.estimate,
-            "iqm low": found.low,
-            "iqm high": found.high,
-        }
-        gap = gaps[(gaps["estimator"] == estimator) & (gaps["task"] == "overall")]
-        for key in ("difference", "low", "high"):
-            row[f"{method} ahead by" if key == "difference" else f"ahead {key}"] = gap[key].iloc[0] if len(gap) else None
-        shared = [t for t in strata if t in mine]
-        if estimator != method and any(mine[t].keys() & values[t].keys() for t in shared):
-            seeds = {t: sorted(mine[t].keys() & values[t].keys()) for t in shared}
-            chance = statistics.probability_of_improvement_interval(
-                *({t: np.array([runs[t][s] for s in seeds[t]]) for t in shared if seeds[t]} for runs in (mine, values)),
-                num_resamples=1000,
-                paired=True,
-            )
-            row |= {f"P({method} better)": chance.estimate, "P low": chance.low, "P high": chance.high}
-        pass_1 = recommend.normalised(results, dict.fromkeys(scale, (0.0, 1.0)), estimator, "pass@1")
-        row["pass@1"] = np.mean([np.mean(list(v.values())) for v in pass_1.values()]) if pass_1 else None
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.sort_values(["num_tasks", "iqm"], ascending=[False, False], kind="stable", na_position="last")
-
-
-def advice(answers):
-    """The answers of recommend.advise, one row per k."""
-    rows = []
-    for a in answers:
-        lead = a.lead or statistics.Interval(None, None, None, 0)
-        rows.append(
-            {
-                "k": a.k,
-                "best": a.best,
-                "mean max@k": a.level,
-                "num_tasks": a.num_tasks,
-                "sure": a.sure,
-                "runner_up": a.runner_up,
-                "lead": lead.estimate,
-                "lead low": lead.low,
-                "lead high": lead.high,
-                "num_pairs": lead.num_pairs,
-                "not told apart": ", ".join(a.tied),
-                "worse": ", ".join(a.worse),
-                "ahead where it applies": ", ".join(a.ahead),
-                "not judged": ", ".join(a.unjudged),
+        found = {"entropy": {}, "distinct answers": {}, "max@k far above K": {}}
+        for task in scale:
+            curve = results.curves[(results.curves["task"] == task) & (results.curves["estimator"] == estimator)]
+            for measure, columns in (
+                ("entropy", ("entropy", "table_entropy")),
+                ("distinct answers", ("distinct", "distinct_answers")),
+            ):
+                column = next((c for c in columns if c in curve and curve[c].notna().any()), None)
+                if column:
+                    first, last = _ends(curve, column)
+                    found[measure][task] = (last / first)[first > 0]
+            ladder = results.ladders[(results.ladders["task"] == task) & (results.ladders["estimator"] == estimator)]
+            far = ladder["k"].max() if len(ladder) else 0
+            if far >= 4 * (results.setting(task, "k") or math.inf):
+                first, last = _ends(ladder[ladder["k"] == far], "max")
+                found["max@k far above K"][task] = (last - first) / (scale[task][1] - scale[task][0])
+        for measure, by_task in found.items():
+            by_task = {t: v.dropna().to_numpy(float) for t, v in by_task.items()}
+            by_task = {t: v for t, v in by_task.items() if len(v)}
+            if not by_task:
+                continue
+            parts = {t: statistics.mean_interval(v) for t, v in by_task.items()} | {
+                "mean of tasks": statistics.task_mean_interval(by_task)
             }
-        )
-    return pd.DataFrame(rows)
+            for task, interval in parts.items():
+                row = {"measure": measure, "estimator": estimator, "task": task, "value": interval.estimate}
+                row |= {"low": interval.low, "high": interval.high, "num_seeds": interval.num_pairs, "num_tasks": len(by_task)}
+                rows.append(row)
+    columns = ["measure", "estimator", "task", "value", "low", "high", "num_seeds", "num_tasks"]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def wall_clock(results):
-    """Seconds per seed by phase, per cell. Evaluation is off the training clock."""
-    rows = []
-    for (task, estimator), cell in results.cells.items():
-        phases = cell.timing.get("phases") or {}
-        if cell.usable and phases:
-            seconds = {p: float(phases[p]) for p in PHASES if isinstance(phases.get(p), (int, float))}
-            rows.append(
-                {
-                    "task": task,
-                    "estimator": estimator,
-                    **{p: seconds.get(p, 0.0) for p in PHASES},
-                    "training": sum(seconds.get(p, 0.0) for p in TRAINING_PHASES),
-                    "wall_s": cell.timing.get("wall_s"),
-                }
-            )
-    return pd.DataFrame(rows, columns=["task", "estimator", *PHASES, "training", "wall_s"])
+def _ends(table, column):
+    """(first, last) value of a column over the steps, two Series by seed over the seeds that have both."""
+    wide = table.pivot(index="seed", columns="step", values=column)[[table["step"].min(), table["step"].max()]].dropna()
+    return wide.iloc[:, 0], wide.iloc[:, -1]
+
+
+def variance(results):
+    """Gradient variance over the method's and SNR per task, checkpoint and estimator; several policies of a checkpoint are
+    averaged."""
+    keys = ["task", "checkpoint", "estimator"]
+    numbers = ["ratio_to_maxpo", "ratio_low", "ratio_high", "snr", "snr_low", "snr_high"]
+    table = results.variance.reindex(columns=[*keys, "num_groups", *numbers])
+    table[numbers] = table[numbers].apply(pd.to_numeric, errors="coerce")
+    table = table.dropna(subset=["ratio_to_maxpo", "snr"], how="all")
+    groups = table.groupby(keys, sort=False)
+    found = groups[numbers].mean()
+    for kind in ("ratio_to_maxpo", "snr"):  # independent policies: the half-width of a mean of n is 1 / sqrt(n) of theirs
+        low, high = (f"{kind.removesuffix('_to_maxpo')}_{end}" for end in ("low", "high"))
+        for end in (low, high):
+            found[end] = found[kind] + (found[end] - found[kind]) / np.sqrt(groups.size())
+    return found.assign(num_policies=groups.size(), num_groups=groups["num_groups"].sum()).reset_index()
 
 
 def exact(results):
     """Sampled minus exact max@K of each cell whose problem was enumerated: mean over seeds, 95% interval, p after Holm."""
     rows = []
     for (task, estimator), cell in results.cells.items():
-        known = (cell.metrics.get("exact") or {}).get("max@K") if cell.usable else None
-        if not known:
-            continue
-        truth = {int(s): v for s, v in zip(cell.metrics["seeds"], known, strict=False) if isinstance(v, (int, float))}
-        found = statistics.mean_interval(statistics.pair(cell.values("max@K"), truth)[0])
-        outside = found.low is not None and not found.low <= 0 <= found.high
-        rows.append([task, estimator, found.estimate, found.low, found.high, outside, found.num_pairs, found.p])
+        known = cell.by_seed((cell.metrics.get("exact") or {}).get("max@K")) if cell.usable else {}
+        if known:
+            found = statistics.mean_interval(statistics.pair(cell.values("max@K"), known)[0])
+            outside = found.low is not None and not found.low <= 0 <= found.high
+            rows.append([task, estimator, found.estimate, found.low, found.high, outside, found.num_pairs, found.p])
     columns = ["task", "estimator", "difference", "low", "high", "outside", "num_seeds", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=statistics.holm([None if pd.isna(p) else p for p in table["p"]]))
 
 
-def claim_table(claims):
-    """One row per finding of each claim."""
-    return pd.DataFrame(
-        [
-            {
-                "claim": c.id,
-                "claim_verdict": c.verdict,
-                "against": f.against,
-                "where": f.where,
-                "verdict": f.verdict,
-                "unit": c.unit,
-                "effect": f.effect,
-                "low": f.low,
-                "high": f.high,
-                "null": f.null,
-                "exact": f.exact,
-                "num_pairs": f.num_pairs,
-                "reason": f.reason,
-            }
-            for c in claims
-            for f in c.findings
-        ],
-        columns=[
-            "claim",
-            "claim_verdict",
-            "against",
-            "where",
-            "verdict",
-            "unit",
-            "effect",
-            "low",
-            "high",
-            "null",
-            "exact",
-            "num_pairs",
-            "reason",
-        ],
-    )
+def wall_clock(results):
+    """Seconds per seed by phase, per cell. Evaluation is off the training clock."""
+    rows = []
+    for (task, estimator), cell in results.cells.items():
+        phases = cell.timing.get("phases")
+        if cell.usable and isinstance(phases, dict) and phases:
+            seconds = {p: float(phases[p]) if isinstance(phases.get(p), int | float) else 0.0 for p in PHASES}
+            row = {"task": task, "estimator": estimator, **seconds, "training": sum(seconds[p] for p in TRAINING_PHASES)}
+            rows.append(row | {"machine": cell.timing.get("machine")})
+    return pd.DataFrame(rows, columns=["task", "estimator", *PHASES, "training", "machine"])
 
 
-def headline(results, claims, table, method=REFERENCE):
+def headline(results, verdicts, table, method=REFERENCE):
     """The few numbers of results/metrics.json, which `dvc metrics show` and `dvc exp show` print side by side.
 
-    cells: with results; max@K: the method's interquartile mean over tasks and seeds; lead: its mean max@K less that of the
-    best other estimator with results on as many tasks; pass@1: its mean; variance: the smallest geometric mean, over the
-    published non-centred alternatives, of their gradient variance over the method's (above 1: the method has the least);
-    supported, contradicted: claims.
+    cells: with results; max@K, pass@1: the method's mean over tasks, scale 0 to 1; lead: its smallest lead in max@K over a rival on
+    all tasks; variance: the smallest ratio of a rival's gradient variance to the method's over all tasks (above 1: the method has
+    the least); supported, contradicted: verdicts. None of them reads a time.
     """
-    rows = {row["estimator"]: row for _, row in table.iterrows()}
-    mine = rows.get(method, {})
-    ahead = [r[f"{method} ahead by"] for e, r in rows.items() if e != method and r["num_tasks"] == mine.get("num_tasks")]
-    published = [e for e in results.non_centred() if e != method and not results.is_own(e)]
-    ratios = [variance_ratios(results, e) for e in published]
-    means = [math.exp(np.mean(np.log(r))) for r in ratios if r]
+    mine = table.set_index("estimator").reindex([method]).iloc[0]
+    whole = verdicts[(verdicts["aggregate"] == "all") & (verdicts["left_out"] == 0)] if len(verdicts) else verdicts
+    smallest = {m: whole.loc[whole["measure"] == m, "effect"].min() for m in ("max@K", "gradient variance")} if len(whole) else {}
     found = {
         "cells": sum(c.status in load.USABLE for c in results.cells.values()),
-        "max@K": mine.get("iqm"),
-        "lead": min((a for a in ahead if not pd.isna(a)), default=None),
-        "pass@1": mine.get("pass@1"),
-        "variance": min(means, default=None),
-        "supported": sum(c.verdict == "supported" for c in claims),
-        "contradicted": sum(c.verdict == "contradicted" for c in claims),
+        "max@K": mine["mean"],
+        "lead": smallest.get("max@K"),
+        "pass@1": mine["pass@1"],
+        "variance": smallest.get("gradient variance"),
+        "supported": int((verdicts["verdict"] == "supported").sum()) if len(verdicts) else 0,
+        "contradicted": int((verdicts["verdict"] == "contradicted").sum()) if len(verdicts) else 0,
     }
     known = {k: v for k, v in found.items() if v is not None and math.isfinite(v)}
     return {k: v if isinstance(v, int) else round(float(v), 4) for k, v in known.items()}
 
 
-def variance_ratios(results, other):
-    """Var(other) / Var(maxpo) at every measured checkpoint."""
-    if "ratio_to_maxpo" not in results.variance:
-        return []
-    rows = results.variance[results.variance["estimator"] == other]["ratio_to_maxpo"]
-    return [float(v) for v in rows if math.isfinite(v) and v > 0]
-
-
-def latex(results):
-    """A paste-ready LaTeX table (booktabs): max@K by task and estimator, mean and half-width of the 95% interval, best bold."""
-    table = cells(results)
-    tasks = [t for t in results.tasks if t in set(results.usable_tasks())]
-    lines = [
-        r"\begin{tabular}{l" + "r" * len(results.estimators) + "}",
-        r"\toprule",
-        " & ".join(["task", *map(_tex, results.estimators)]) + r" \\",
-        r"\midrule",
-    ]
-    for task in tasks:
-        rows = table[table["task"] == task].set_index("estimator")
-        values = pd.to_numeric(rows["max@K"], errors="coerce")
-        best = values.max()
+def latex(table, results):
+    """A paste-ready LaTeX table (booktabs) of `cells`: max@K by task and estimator, mean and half-width of the 95% interval, best
+    bold."""
+    rows = []
+    for task in results.usable_tasks():
+        mine = table[table["task"] == task].set_index("estimator")
+        best, row = mine["max@K"].max(), [f"{task} (K={results.setting(task, 'k')})"]
         digits = 3 if abs(best) < 10 else 1
-        row = [_tex(f"{task} (K={results.k(task)})")]
         for estimator in results.estimators:
-            value, high = values[estimator], rows.loc[estimator, "max@K high"]
-            if pd.isna(value):
-                row.append("--")
-                continue
+            value, high = mine.loc[estimator, ["max@K", "max@K high"]].astype(float)
             text = f"{value:.{digits}f}"
-            text = rf"\mathbf{{{text}}}" if f"{best:.{digits}f}" == text else text
-            if not pd.isna(high):
-                text += rf"_{{\pm {high - value:.{digits}f}}}"
-            row.append(f"${text}$")
-        lines.append(" & ".join(row) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+            bold = rf"\mathbf{{{text}}}" if text == f"{best:.{digits}f}" else text
+            width = "" if math.isnan(high) else rf"_{{\pm {high - value:.{digits}f}}}"
+            row.append("--" if math.isnan(value) else f"${bold}{width}$")
+        rows.append([_tex(row[0]), *row[1:]])
+    lines = [" & ".join(cells) + r" \\" for cells in [["task", *map(_tex, results.estimators)], *rows]]
+    top, body = lines[:1], lines[1:]
+    begin = r"\begin{tabular}{l" + "r" * len(results.estimators) + "}"
+    return "\n".join([begin, r"\toprule", *top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
 def _tex(text):

@@ -1,5 +1,6 @@
 """A made-up project with results of the real shape, for the tests of the report and of compare. Nothing here is measured."""
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -51,22 +52,27 @@ optimiser: {lr: 0.1}
 """
 
 
+LANGUAGE_TASK = TASK.replace("kind: bandit", "kind: words.py:Words").replace("tags: [synthetic]", "tags: [synthetic, language]")
+LANGUAGE_TASK = LANGUAGE_TASK.replace("arms: {count: 10}\n", "")
+
+
 def write(root, tasks=TASKS, estimators=ESTIMATORS, seeds=None, studies=True, steps=STEPS):
     """A project folder with tasks, params.yaml, claims.yaml and results. seeds: {task: count} or a count; returns root."""
     root = Path(root)
     (root / "tasks").mkdir(parents=True, exist_ok=True)
     shutil.copy(ROOT / "claims.yaml", root / "claims.yaml")
+    (root / "tasks" / "words.py").write_text("class Words:\n    pass\n")
     lists = {
         "tasks": list(tasks),
         "estimators": list(estimators),
-        "studies": ["properties", "cost"] if studies else [],
+        "studies": ["properties", "cost", "regimes"] if studies else [],
         "variance_policy": "maxpo",
     }
     (root / "params.yaml").write_text("".join(f"{k}: {json.dumps(v)}\n" for k, v in lists.items()))
     for number, task in enumerate(tasks):
         count = seeds.get(task, 4) if isinstance(seeds, dict) else seeds or (10 if number < 6 else 4)
         path = root / "tasks" / f"{task}.yaml"
-        path.write_text(TASK % count)
+        path.write_text((TASK if number < 6 else LANGUAGE_TASK) % count)
         sha256 = task_file.load(str(path)).sha256
         for estimator in estimators:
             write_cell(root, task, estimator, number, count, steps, sha256)
@@ -103,6 +109,7 @@ def write_cell(root, task, estimator, number, num_seeds, steps, task_sha256):
                 "pass_at_k": np.clip(level, 0, 1),
                 "max_at_k": level * factor,
                 "entropy": 2 - progress,
+                "distinct": 0.9 - 0.2 * progress,
             }
             rows.append(row)
             if step in (steps[0], steps[-1]):
@@ -112,8 +119,9 @@ def write_cell(root, task, estimator, number, num_seeds, steps, task_sha256):
                 rungs += [
                     {"seed": seed, "step": step, "k": k, "pass": np.clip(v, 0, 1), "max": v * factor} for k, v in ladder.items()
                 ]
-    pd.DataFrame(rows).to_csv(folder / "curve.csv", index=False, float_format="%.12g")
-    pd.DataFrame(rungs).to_csv(folder / "ladder.csv", index=False, float_format="%.12g")
+    for name, table in (("curve", rows), ("ladder", rungs)):
+        text = pd.DataFrame(table).to_csv(index=False, float_format="%.12g")
+        (folder / f"{name}.csv.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     ends = [r for r in rows if r["step"] == steps[-1]]
     final = {
         name: [float(r[key]) for r in ends]
@@ -131,9 +139,6 @@ def write_cell(root, task, estimator, number, num_seeds, steps, task_sha256):
     }
     timing = {"wall_s": 3 * base, "phases": phases, "num_seeds": num_seeds, "num_workers": 2, "machine": "Linux x86_64, 2 cores"}
     (folder / "timing.json").write_text(json.dumps(timing))
-    if number % 2 == 0:
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        (folder / "checkpoints" / "final-seed0.safetensors").write_bytes(b"")
     cell_json(folder, task, estimator, num_seeds, task_sha256, "ok", "", final)
 
 
@@ -147,12 +152,15 @@ def cell_json(folder, task, estimator, num_seeds, task_sha256, status, reason, f
         "k": 4,
         "group_size": 16,
         "seeds": list(range(num_seeds)),
+        "verifier_errors": 0,
+    }
+    provenance = {
         "task_sha256": task_sha256,
         "source_sha256": hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else "new",
         "probe": {"rewards": [1, 0, 0, 1], "k": 4, "advantages": [1.0, -1.0, -1.0, 1.0]},
         "versions": {"maxpo-bench": "0.1.0", "torch": "2.13.0", "numpy": "2.4.6", "python": "3.12.0"},
-        "verifier_errors": 0,
     }
+    (folder / "provenance.json").write_text(json.dumps(provenance, indent=1, sort_keys=True))
     if final is not None:
         metrics |= {"final": final, "exact": None, "extras": {}}
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1, sort_keys=True))
@@ -164,6 +172,13 @@ def edit(root, task, estimator, change):
     metrics = json.loads(path.read_text())
     change(metrics)
     path.write_text(json.dumps(metrics, indent=1, sort_keys=True))
+
+
+def edit_table(root, path, change):
+    """Apply change(DataFrame) -> DataFrame to a table below results/, compressed or not."""
+    path = Path(root) / "results" / path
+    text = change(pd.read_csv(path)).to_csv(index=False).encode()
+    path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def write_variance(root, task, number, estimators):
@@ -230,3 +245,10 @@ def write_studies(root):
             for n in (16, 64, 256, 1024, 4096)
         ]
     ).to_csv(folder / "cost.csv", index=False)
+    rows, rng = [], np.random.default_rng(5)
+    for kind in ("10 arms", "orthogonal"):
+        for p in (0.05, 0.5, 0.95):
+            for size in ("2/8", "4/16"):
+                ratio = {"regime": f"{kind}, {p}, {size}", "estimator": "pkpo", "ratio": rng.uniform(0.6, 1.8), "exact": True}
+                rows.append({"geometry": kind, "success_probability": p, "k_over_n": size, **ratio})
+    pd.DataFrame(rows).to_csv(folder / "regimes.csv", index=False)

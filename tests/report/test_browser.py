@@ -13,8 +13,8 @@ from maxpo_bench.report import build
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")]
 PROBE = """<script>
-const table = [...document.querySelectorAll("table")].find(t => t.tHead.textContent.includes("max@K, interquartile mean"));
-const head = [...table.tHead.rows[0].cells].find(th => th.textContent.startsWith("max@K"));
+const table = [...document.querySelectorAll("table")].find(t => t.tHead.textContent.includes("runs"));
+const head = [...table.querySelectorAll("tr.names th")].find(th => th.textContent.startsWith("max@K"));
 const column = () => [...table.tBodies[0].rows].map(row => parseFloat(row.cells[head.cellIndex].textContent));
 head.click(); const up = column(); head.click(); const down = column();
 document.title = JSON.stringify({width: document.documentElement.scrollWidth, window: innerWidth, up, down,

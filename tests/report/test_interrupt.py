@@ -1,5 +1,7 @@
-"""`maxpo-bench report` draws in two processes: a Ctrl-C at any moment is one line within 5 s and leaves none of them."""
+"""`maxpo-bench report` draws in its own process: a Ctrl-C at any moment is one line within 5 s, and there is nobody to leave
+behind."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -9,11 +11,11 @@ import time
 import pytest
 import synthetic
 
-from maxpo_bench.report import render
+from maxpo_bench.report import build
 
 
-def interrupt(root, number, group, ready):
-    """Stop the report when ready() holds: (exit code, seconds it took to end, what it said). group: its workers hear it too."""
+def interrupt(root, number, ready):
+    """Stop the report when ready() holds: (exit code, seconds it took to end, what it said)."""
     command = [sys.executable, "-m", "maxpo_bench.cli", "report"]
     environment = {**os.environ, "PYTHONPATH": str(synthetic.ROOT)}
     process = subprocess.Popen(
@@ -23,17 +25,17 @@ def interrupt(root, number, group, ready):
     while not ready() and process.poll() is None:
         time.sleep(0.005)
     start = time.monotonic()
-    (os.killpg if group else os.kill)(process.pid, number)
+    os.kill(process.pid, number)
     try:
-        said = process.communicate(timeout=20)[1]  # ends when no worker holds the pipe any more
+        said = process.communicate(timeout=20)[1]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         said = process.communicate()[1]
     return process.returncode, time.monotonic() - start, said
 
 
-@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGINT, False), (signal.SIGTERM, False)])
-def test_a_stop_while_figures_are_drawn_is_one_line(number, group, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_while_figures_are_drawn_is_one_line(number, tmp_path):
     root = synthetic.write(tmp_path, synthetic.TASKS[:6], synthetic.ESTIMATORS)
     drawn = []
 
@@ -41,26 +43,19 @@ def test_a_stop_while_figures_are_drawn_is_one_line(number, group, tmp_path):
         drawn[:] = (root / "results" / "figures").glob("*.svg")
         return drawn
 
-    code, seconds, said = interrupt(root, number, group, begun)
+    code, seconds, said = interrupt(root, number, begun)
     assert code == 130 and seconds < 5, (code, seconds, said)
     assert said.count("\n") == 1 and "report interrupted" in said, said
     assert len(list((root / "results" / "figures").glob("*.svg"))) <= len(drawn) + 2, "it went on drawing"
 
 
-def test_a_ctrl_c_between_the_fork_and_the_handlers_is_held_back(monkeypatch, capfd):
-    hear_no_stop = render._hear_no_stop
+def test_no_process_is_started(tmp_path, monkeypatch):
+    """What is not there cannot leave a traceback when it is stopped."""
 
-    def interrupted_at_once():
-        os.kill(os.getpid(), signal.SIGINT)
-        hear_no_stop()
+    def refuse(*_, **__):
+        raise AssertionError("the report started a process")
 
-    monkeypatch.setattr(render, "_hear_no_stop", interrupted_at_once)
-    with render._two_processes() as pool:
-        assert len(pool._processes) == 2, "both are forked while the signals are held back"
-        assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(render.STOP_SIGNALS), "the parent hears them"
-        assert all(not pool.submit(held_back).result(20) for _ in range(4)), "and so does a worker, by its own handlers"
-    assert "Traceback" not in capfd.readouterr().err
-
-
-def held_back():
-    return signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(render.STOP_SIGNALS)
+    for place, name in ((os, "fork"), (os, "posix_spawn"), (subprocess, "Popen"), (multiprocessing.Process, "start")):
+        monkeypatch.setattr(place, name, refuse)
+    root = synthetic.write(tmp_path, synthetic.TASKS[:2], ("pkpo", "maxpo"), studies=False)
+    assert build(root) == 0

@@ -1,6 +1,7 @@
 """The shared look: colours that stay apart, labels that do not overlap, files that repeat."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -46,23 +47,52 @@ def test_saved_figures_repeat_byte_for_byte(tmp_path):
         figure, ax = style.new_figure("half")
         ax.plot([0, 1, 2], [0.1, 0.4, 0.5], **style.line_style("maxpo"))
         style.label_ends(ax, {"maxpo": 0.5, "pkpo": 0.49})
-        return [path.read_bytes() for path in style.save(figure, tmp_path / stem)]
+        return style.save(figure, tmp_path / f"{stem}.svg").read_bytes()
 
     assert draw("one") == draw("two")
-    assert b"<dc:date>" not in draw("three")[1]
+    assert b"<dc:date>" not in draw("three")
+
+
+def test_noise_in_the_last_bit_of_a_coordinate_does_not_show(tmp_path):
+    """Neither as a digit nor in the names that matplotlib makes by hashing coordinates."""
+
+    from matplotlib.colors import BoundaryNorm
+
+    def draw(noise):
+        figure, (left, right) = style.new_figure("half", 2.0, cols=2)
+        x = np.linspace(0.0, 1.0, 50) * (1 + noise)
+        left.plot(x, np.sin(7 * x), **style.line_style("maxpo"))
+        left.fill_between(x, 0.3 * x, x**2, alpha=0.1)
+        right.pcolormesh(np.outer(x[:5], x[:5]), norm=BoundaryNorm([0.001, 0.003], 256, extend="both"))
+        right.set_xlim(0, 5 * (1 + noise))
+        return style.save(figure, tmp_path / f"{noise}.svg").read_bytes()
+
+    plain = draw(0.0)
+    assert plain == draw(1e-14) == draw(-3e-15)
+    assert not re.search(rb"\d\.\d{5}", plain) and b"image/png" not in plain
+
+
+def test_fonts_are_those_that_matplotlib_ships():
+    """Text is drawn as outlines of its own DejaVu Sans, whatever the system has installed."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    style.apply()
+    font = font_manager.findfont(matplotlib.rcParams["font.family"][0])
+    assert font.startswith(matplotlib.get_data_path()) and matplotlib.rcParams["svg.fonttype"] == "path"
 
 
 def test_labels_never_overlap():
     rng = np.random.default_rng(0)
     for _ in range(200):
         targets = np.sort(rng.uniform(0, 1, 9) ** 3)
-        places = style._spread(list(targets), 0.1)
+        places = style.spread(list(targets), 0.1)
         assert np.all(np.diff(places) > 0.1 - 1e-9)
         assert places[-1] <= 1.02 + 1e-9
 
 
 def test_a_crowd_at_the_top_leaves_a_label_at_the_bottom_alone():
-    assert style._spread([0.02, *[0.98] * 8], 0.1)[0] == 0.02
+    assert style.spread([0.02, *[0.98] * 8], 0.1)[0] == 0.02
 
 
 def test_unknown_width_is_refused():

@@ -1,0 +1,73 @@
+"""The first sentences: at most five of at most 25 words, true to the verdicts, whatever these are."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from maxpo_bench.measure import statistics
+from maxpo_bench.report import words
+
+RIVALS = ("rloo", "grpo", "passk_training", "bon_mean", "pkpo", "tailrl", "rs_grpo", "fitted_blend", "somebodys_new_one")
+REGIMES = pd.DataFrame({"estimator": ["pkpo"] * 234, "ratio": [1.2] * 86 + [0.8] * 148})
+SIGN = {"supported": 1, "contradicted": -1, "equivalent": 0.1, "undecided": 0.2}
+
+
+def table(of_rival, variance=("supported", "contradicted")):
+    """Verdicts on all tasks: {rival: verdict} for both trained measures, and pkpo's variance on the two groups."""
+    rows = []
+    for measure in ("max@K", "pass@1"):
+        for i, (rival, verdict) in enumerate(of_rival.items()):
+            row = {"measure": measure, "rival": rival, "aggregate": "all", "verdict": verdict}
+            rows.append(row | {"effect": SIGN[verdict] * (0.05 + 0.01 * i), "left_out": 0, "num_tasks": 10})
+    for aggregate, verdict in zip(("bandit and gym", "math and language"), variance, strict=True):
+        row = {"measure": "gradient variance", "rival": "pkpo", "aggregate": aggregate, "verdict": verdict}
+        rows.append(row | {"effect": 1 + 0.1 * SIGN[verdict], "left_out": 0, "num_tasks": 5})
+    return pd.DataFrame(rows)
+
+
+def test_never_more_than_five_sentences_of_25_words():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        some = RIVALS[: rng.integers(1, len(RIVALS) + 1)]
+        found = table({r: rng.choice(statistics.VERDICTS) for r in some}, rng.choice(statistics.VERDICTS, 2))
+        said = words.first_sentences(found, REGIMES if rng.random() < 0.8 else None)
+        assert len(said) <= 5 and all(len(s.split()) <= 25 and s.endswith(".") for s in said), said
+
+
+@pytest.mark.parametrize("variance", itertools.product(statistics.VERDICTS, repeat=2))
+def test_what_the_baseline_does_is_said_per_group(variance):
+    said = words.first_sentences(table({"pkpo": "supported"}, variance), REGIMES)[-1]
+    for verdict, group in zip(variance, ("bandit and gym", "math and language"), strict=True):
+        verb = {"supported": "lowers", "contradicted": "raises", "equivalent": "hardly changes", "undecided": "leaves"}[verdict]
+        assert verb in said and group in said
+    assert said.endswith("in 148 of 234 regimes.") or len(said.split()) >= 18
+
+
+def test_a_default_to_use_comes_first():
+    said = words.first_sentences(table({"rloo": "supported", "pkpo": "equivalent"}), None)
+    assert said[0].startswith("For the best of K samples use maxpo by default")
+    assert said[1] == "In max@K maxpo is ahead of rloo, equivalent to pkpo."
+    said = words.first_sentences(table({"rloo": "supported", "pkpo": "contradicted", "tailrl": "contradicted"}), None)
+    assert said[0].startswith("For the best of K samples use tailrl: its max@K is 0.070 above maxpo's")
+    assert said[1] == "In max@K maxpo is ahead of rloo, behind pkpo and tailrl."
+
+
+def test_who_runs_on_part_of_the_tasks_is_no_default():
+    found = table({"rloo": "supported", "pkpo": "contradicted"})
+    found.loc[found["rival"] == "pkpo", "left_out"] = 4
+    assert words.first_sentences(found, None)[0].startswith("For the best of K samples use maxpo by default")
+
+
+def test_without_results_it_says_so():
+    assert words.first_sentences(pd.DataFrame(), None)[0].startswith("No rival can be compared in max@K yet")
+
+
+def test_every_estimator_has_its_half_line():
+    from maxpo_bench.estimators import names
+
+    for name in names():
+        assert 3 <= len(words.about(name).split()) <= 20, (name, words.about(name))
+    assert set(words.ABOUT) - set(names()) <= {"fitted_blend_scores"}
+    assert words.about("not_there") == ""
