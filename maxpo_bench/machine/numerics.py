@@ -21,6 +21,7 @@ SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
 }
 MODES = ("portable", "native")
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def unsupported():
@@ -28,7 +29,7 @@ def unsupported():
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"this is {platform.machine()}, not x86-64"
     try:
-        flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")).split()
+        flags = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags")).split()
     except (OSError, StopIteration):
         return ""  # not Linux: torch.backends says it later, see `mode`
     return "" if {"avx2", "fma"} <= set(flags) else "this processor has no AVX2"

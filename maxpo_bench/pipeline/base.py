@@ -25,10 +25,10 @@ def run_base(name, results=None, seeds=None):
     seeds: others than the task's own (for another `results`). Returns the exit code.
     """
     task = load(name)
-    seeds = range(task.seeds) if seeds is None else seeds
+    seeds = list(task.reported_seeds if seeds is None else seeds)
     folder = base_folder(task, results)
     start = time.perf_counter()
-    about = {**provenance(task, sources.of_base(task)), "seeds": list(seeds)}
+    about = {**provenance(task, sources.of_base(task)), "seeds": seeds}
     with _locked(task):
         try:
             # What cannot be used is refused while the old base is still whole.
@@ -58,7 +58,7 @@ def run_base(name, results=None, seeds=None):
                 "weights_sha256": hashes,
             },
         )
-    print(f"base {task.name}: {len(list(seeds))} seeds in {time.perf_counter() - start:.1f} s")
+    print(f"base {task.name}: {len(seeds)} seeds in {time.perf_counter() - start:.1f} s")
     return 0
 
 

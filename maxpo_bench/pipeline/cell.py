@@ -66,7 +66,7 @@ def run_cell(name, estimator_name, results=None, seeds=None):
     from maxpo_bench.training.loop import NotApplicable, train
 
     task, estimator = check_cell(name, estimator_name)
-    seeds = list(range(task.seeds) if seeds is None else seeds)
+    seeds = list(task.reported_seeds if seeds is None else seeds)
     results = Path(results or root() / "results")
     folder, base = results / "runs" / task.name / estimator.name, base_folder(task, results)
     label = f"{task.name}-{estimator.name}"

@@ -30,7 +30,7 @@ COMMON = {
     "group_size": Key(int, low=2, doc="N, completions per prompt or episodes per start state"),
     "groups": Key(int, default=1, low=1, doc="prompts or start states per step"),
     "steps": Key(int, low=1, doc="policy updates"),
-    "seeds": Key(int, default=10, low=1, doc="the cell runs seeds 0 .. seeds-1"),
+    "seeds": Key(int, default=10, low=1, doc="how many seeds a cell runs: 0, 1, ... without 100-109"),
     "optimiser": {
         "name": Key(str, default="adam", choices=("adam", "adamw", "sgd")),
         "lr": Key(float, low=0.0),

@@ -16,6 +16,8 @@ import yaml
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.settings.schema import COMMON, KINDS, REQUIRED, Key
 
+TUNED_ON = range(100, 110)  # seeds of the trials that chose the first tasks' settings; later ones begin at 10000
+
 
 @dataclass(frozen=True)
 class Task:
@@ -44,6 +46,11 @@ class Task:
     def section(self, name):
         """The kind's own section as a dict (a plain key's value), {} when the kind has none of that name."""
         return self.sections.get(name, {})
+
+    @property
+    def reported_seeds(self):
+        """The seeds that a cell runs: the first `seeds` numbers but those on which settings were once chosen."""
+        return [seed for seed in range(self.seeds + len(TUNED_ON)) if seed not in TUNED_ON][: self.seeds]
 
     @property
     def success(self):
