@@ -77,7 +77,8 @@ def compare(root=".", against="HEAD", results=None):
     """Comparison of every declared cell and table in `results` (root/results) with those of a git revision.
 
     results: another folder laid out like root/results; seeds and cells that it lacks are not compared. In root/results, where
-    published files lie too, a cell counts as recomputed where its checkpoints folder is. InputError for an unknown revision.
+    published files lie too, a cell counts as recomputed where its checkpoints are, which are never published.
+    InputError for an unknown revision.
     """
     from maxpo_bench.report.load import read_params
 
@@ -114,7 +115,7 @@ def _badness(row):
 
 
 def _computed(folder, task, estimator):
-    return (folder / "runs" / task / estimator / "checkpoints.safetensors").is_file()  # never published
+    return (folder / "runs" / task / estimator / "checkpoints.safetensors").is_file()
 
 
 def _compare_cell(what, old, new, not_recomputed):
@@ -123,7 +124,7 @@ def _compare_cell(what, old, new, not_recomputed):
         return Row(what, "not recomputed")
     if not old.there:
         return Row(what, "new", "not in the published results")
-    if not_recomputed and old.files["metrics.json"] == new.files["metrics.json"]:
+    if not_recomputed and old.files == new.files:
         return Row(what, "not recomputed")
     if old.broken:
         return Row(what, "differs", f"published {old.broken} is damaged")
@@ -261,7 +262,7 @@ def _compare_table(path, old, new):
     if "task_sha256" in old and not old["task_sha256"].equals(new["task_sha256"]):
         return Row(path, "another task", "its task file changed, so the numbers do not compare"), []
     times = [name for name in old if name.startswith("time_")]
-    dropped = times + [name for name in old if name.endswith("_sha256")]
+    dropped = times + [name for name in old if name.endswith("_sha256") or name == "reason"]
     old, new = old.drop(columns=dropped), new.drop(columns=dropped)
     note = f"; {', '.join(times)} not compared: times never repeat" if times else ""
     words = [n for n in old if not (pd.api.types.is_numeric_dtype(old[n]) and pd.api.types.is_numeric_dtype(new[n]))]

@@ -26,9 +26,8 @@ def project(tmp_path):
     """A committed project whose every cell counts as recomputed here."""
     root = synthetic.write(tmp_path / "project", TASKS, ESTIMATORS, studies=False)
     for folder in (root / "results" / "runs").glob("*/*"):
-        (folder / "checkpoints").mkdir(exist_ok=True)
-        (folder / "checkpoints" / "final-seed0.safetensors").write_bytes(b"")
-    (root / ".gitignore").write_text("checkpoints\nquick\n")
+        (folder / "checkpoints.safetensors").write_bytes(b"")
+    (root / ".gitignore").write_text("checkpoints.safetensors\nquick\n")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     commit(root)
     return root
@@ -56,7 +55,7 @@ def edit_provenance(root, task, estimator, **changes):
 
 
 def split_provenance(folder):
-    """The present layout from one that keeps everything in metrics.json and plain tables."""
+    """The present layout, whatever the folder has: provenance apart, tables packed."""
     metrics = json.loads((folder / "metrics.json").read_text())
     apart = ("task_sha256", "source_sha256", "probe", "versions")
     provenance = {"numerics": "portable"} | {key: metrics.pop(key) for key in apart if key in metrics}
@@ -103,22 +102,26 @@ def test_untouched_results_are_the_same_bytes(project, monkeypatch, capsys):
 
 
 def test_committed_results_are_not_called_reproduced(project, monkeypatch, capsys):
-    for path in (project / "results" / "runs").glob("*/*/checkpoints"):
-        shutil.rmtree(path)
+    for path in (project / "results" / "runs").glob("*/*/checkpoints.safetensors"):
+        path.unlink()
     assert {row.verdict for row in compare.compare(project).rows} == {"not recomputed"}
     code, out = run(project, monkeypatch, capsys)
     assert code == 0 and out.startswith("**Nothing to compare.**") and "12 not recomputed" in out
 
 
-def test_a_cell_that_keeps_no_policies_counts_as_recomputed(project):
-    for path in (project / "results" / "runs").glob("*/*/checkpoints/*"):
-        path.unlink()
-    assert compare.compare(project).ending == "the same bytes"
-
-
-def test_provenance_apart_from_numbers_is_the_same_bytes(project):
-    """Against a revision that kept versions and hashes beside the numbers, and tables unpacked."""
-    for folder in (project / "results" / "runs").glob("*/*"):
+def test_a_revision_with_provenance_beside_the_numbers_has_the_same_bytes(project):
+    """Versions and hashes in metrics.json, tables unpacked: the layout of earlier revisions."""
+    folders = list((project / "results" / "runs").glob("*/*"))
+    for folder in folders:
+        split_provenance(folder)
+        metrics = json.loads((folder / "metrics.json").read_text())
+        (folder / "metrics.json").write_text(json.dumps(metrics | json.loads((folder / "provenance.json").read_text())))
+        for name in ("curve.csv", "ladder.csv"):
+            (folder / name).write_bytes(gzip.decompress((folder / f"{name}.gz").read_bytes()))
+            (folder / f"{name}.gz").unlink()
+        (folder / "provenance.json").unlink()
+    commit(project)
+    for folder in folders:
         split_provenance(folder)
     assert compare.compare(project).ending == "the same bytes"
 
@@ -289,7 +292,7 @@ def test_no_more_than_twenty_rows_unless_asked(tmp_path, monkeypatch, capsys):
     assert len([line for line in run(root, monkeypatch, capsys, all=True)[1].splitlines() if "| worse |" in line]) > 30
 
 
-def table_verdict(old, new, path="results/studies/some.csv", level=compare.TABLES_LEVEL):
+def table_verdict(old, new, path="studies/some.csv"):
     rows = compare._compare_tables([path], {path: old.to_csv(index=False).encode()}, write_table(new, path), True)
     return rows[0].verdict, rows[0].note
 
@@ -319,6 +322,8 @@ def test_tables_without_intervals_go_by_the_largest_relative_difference():
     assert table_verdict(old, old.assign(note=[1.0, 2.0]))[0] == "differs"
     assert table_verdict(old, old.assign(kind=["a", "c"]))[0] == "differs"
     assert table_verdict(old, old.iloc[:1])[0] == "differs"
+    reasons = old.assign(reason=["3 of 64 groups", ""])
+    assert table_verdict(reasons, reasons.assign(reason=["4 of 64 groups", ""]))[0] == "reproduced"
 
 
 def test_tables_with_intervals_alarm_in_one_of_a_hundred():
