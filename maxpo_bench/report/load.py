@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from maxpo_bench.errors import InputError
-from maxpo_bench.settings.task_file import StrictLoader
+from maxpo_bench.settings.loader import StrictLoader
 from maxpo_bench.settings.task_file import load as load_task
 
 STATUSES = {

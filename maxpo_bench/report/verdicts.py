@@ -15,7 +15,7 @@ import yaml
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
-from maxpo_bench.settings.task_file import StrictLoader
+from maxpo_bench.settings.loader import StrictLoader
 
 VIEWS = {  # measure -> the view that is judged, and those beside it
     "max@K": ("after training", "at half of the steps", "area under the curve"),

@@ -1,3 +1,3 @@
-"""What people write in YAML (task files, params.yaml, claims.yaml): one strict loader, and every legal key with its type and range.
+"""What people write in YAML (task files, params.yaml, claims.yaml): one strict loader, and typed models of every legal key.
 
-A new key is one line here; imports no torch."""
+A new key is one field of a class in task.py; task_file.py finds and reads task files. Imports no torch."""
