@@ -66,8 +66,8 @@ def recognise(subject):
 
 def cases(subject):
     """The (N, k) at which the function is compared: every k that it takes, or one where it has none."""
-    if not subject.takes_k or not subject.depends_on_k():
-        return [(n, subject.valid[n][0]) for n in subject.sizes] + [(7, subject.some_k(7))]
+    if not subject.takes_k or not subject.depends_on_k:
+        return [(n, subject.some_k(n)) for n in [*subject.sizes, 7] if subject.runs(n)]
     return [(n, k) for n in subject.sizes for k in subject.valid[n]]
 
 
@@ -87,7 +87,7 @@ def draw(subject, n, k):
 def matches(name, subject, drawn, rows, tolerance):
     """The Matches of one registry estimator, with the first values of its options that fit."""
     estimator = get(name)
-    varies = subject.takes_k and subject.depends_on_k()
+    varies = subject.takes_k and subject.depends_on_k
     asked = {"": None}
     if estimator.uses_k and not varies:  # a function without k may be the formula at a fixed one
         if subject.only_k:

@@ -97,6 +97,11 @@ def test_k_told_for_a_function_that_takes_none():
         check_estimator(at_two, k=9)
 
 
+def test_a_mistake_at_a_large_k_is_shown():
+    report = check_estimator(lambda rewards: 2 * get("maxpo")(rewards, k=6), k=6)
+    assert "wrong scale" in report["unbiased"].text and "N = 7, K = 6: E[g] = " in report["unbiased"].counter_example, str(report)
+
+
 @pytest.mark.parametrize("k", [4, 6])
 def test_k_told_beyond_the_usual_groups(k):
     def at_k(rewards):
