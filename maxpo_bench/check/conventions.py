@@ -1,5 +1,7 @@
 """Advantage functions from anywhere, called as ours: rewards [..., N] and k in, advantages [..., N] out."""
 
+import functools
+
 import numpy as np
 import torch
 
@@ -23,6 +25,12 @@ class Config(dict):
 
 
 VERL_CONFIG = Config(gamma=1.0, lam=1.0, norm_adv_by_std_in_grpo=True)
+
+
+@functools.lru_cache(maxsize=64)
+def prompts(num_rows, n):
+    """verl's `index`: a name for each prompt, on each of its n rows."""
+    return np.array([f"prompt-{row // n}" for row in range(num_rows)], dtype=object)
 
 
 class Adapted:
@@ -118,7 +126,7 @@ class Adapted:
         probs = (1 - norms / 2)[:, None].where(places == 0, 1.0)  # with a sum of 1: norms 1 - 2 p + 1, here and 0 behind
         given = {
             "rewards": token_rewards, "mask": mask.to(torch.float64 if rewards.dtype == torch.float64 else torch.float32), "k": k,
-            "index": np.array([f"prompt-{int(row) // n}" for row in order], dtype=object), "config": VERL_CONFIG,
+            "index": prompts(num_rows, n)[order.numpy()], "config": VERL_CONFIG,
             "log probs": probs.clamp_min(1e-12).log(), "squared probs": torch.ones_like(probs), "group size": n,
             "lengths": lengths, "score norms": norms,
         }

@@ -51,9 +51,11 @@ class Report:
     convention: str
     objective: str = "none"
     equals: str | None = None
-    """The registry estimator the function equals at every k tried, up to scale, with its options and who ships it; or None."""
+    """The registry estimator the function equals at every k tried, with its options and factor, in words; or None."""
     nearly: str | None = None
     """Where equals is None: the estimator it equals but for an eps or a guard on groups that are nearly flat."""
+    shipped_as: str = ""
+    """The trainers that ship this very form, and its names there."""
     findings: list[Finding] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -82,8 +84,9 @@ class Report:
             lines.append(f"  {finding.status.upper():4}  {finding.name:<18} {finding.text}")
             if finding.counter_example is not None:
                 lines.append(f"        {'':<18} shown by {finding.shown()}")
-        near = f" (nearly {self.nearly})" if self.nearly else ""
-        lines.append(f"  equals: {self.equals or 'no estimator of the registry' + near}")
+        nearly = f"{self.nearly}, but for groups that are nearly flat" if self.nearly else "no estimator of the registry"
+        known = self.equals or nearly
+        lines.append(f"  equals: {known}{f', as shipped by {self.shipped_as}' if self.shipped_as else ''}")
         lines.append("  all properties hold" if self.ok else f"  FAILED: {', '.join(self.failed)}")
         return "\n".join(lines)
 
@@ -106,6 +109,6 @@ def run_checks(function, convention=None, k=None, objective=None, name=None, k_p
             check(subject, report, objective)
         except Exception as error:  # the function's own, on input it should take
             report.add(check.__name__.removeprefix("check_").replace("_", " "), "fail", f"raised {in_one_line(error)}")
-    report.equals, report.nearly = recognise(subject)
+    report.equals, report.nearly, report.shipped_as = recognise(subject)
     report.seconds = time.perf_counter() - started
     return report

@@ -55,7 +55,7 @@ def check_own_reward(subject, report, objective):
             return
         slope = (advantages[:, -1] - advantages[:, 0]) / (own[-1] - own[0])
         slopes.append((slope.min().item(), slope.max().item()))
-        wanted = k if subject.takes_k and subject.depends_on_k() or subject.only_k else 1
+        wanted = k if subject.takes_k and subject.depends_on_k or subject.only_k else 1
         found = {name for name, factor in FACTORS.items() if (slope / wanted - factor(n, k, subject.num_groups)).abs().max() < 1e-4}
         if factors is not None:
             factors &= found

@@ -3,12 +3,13 @@
 An estimator is named when it is equal at every k tried. One k never decides: at k = 1 most of the registry is rloo.
 """
 
+import functools
 import itertools
 from dataclasses import dataclass
 
 import torch
 
-from maxpo_bench.check import properties
+from maxpo_bench.check import properties, shipped
 from maxpo_bench.check.subject import varied_side
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
@@ -21,6 +22,8 @@ VALUES = {  # of an option with this name, what public code has; the estimator's
 }  # fmt: skip
 TIGHT = 2e-4  # of a group's largest advantage: a function may compute in float32 inside
 LOOSE = 3e-3  # what an eps beside the std of an ordinary group may leave
+SHOWN = 4  # trainers named in a line
+FACTORS = {"times N/(N-1)": "N/(N-1)", "over N": "1/N"}  # notes of the table of shipped forms that are a factor
 ORDINARY = 8  # of the drawn groups, the first
 
 
@@ -29,6 +32,7 @@ class Match:
     """A registry estimator that a function equals."""
     name: str
     options: dict
+    """Every option and its value."""
     scale: str
     """The factor, in words: "1", "1 - 1/N", "0.5", ..."""
     fixed_k: str
@@ -36,27 +40,34 @@ class Match:
     rank: tuple
     """The least is the best match: no factor, the function's own kind of rewards, no side information it lacks, few options."""
 
+    def shown_options(self):
+        """What differs from the defaults, and with it the eps, where there is one: shipped forms differ in it."""
+        shown = {key: value for key, value in self.options.items() if value != get(self.name).options[key] and key != "eps"}
+        if self.options != get(self.name).options and "eps" in self.options:
+            shown["eps"] = self.options["eps"]
+        return shown
+
     def __str__(self):
-        given = ", ".join(f"{key} = {value}" for key, value in self.options.items())
+        given = ", ".join(f"{key} = {value}" for key, value in self.shown_options().items())
         times = "" if self.scale == "1" else f", times {self.scale}"
         return f"{self.name}{f' with {given}' if given else ''}{self.fixed_k}{times}"
 
 
 def recognise(subject):
-    """(the registry estimator that `subject` equals, the one it nearly equals), in words; None where there is none."""
+    """(the registry estimator that `subject` equals, else the one it nearly equals, who ships that), in words; None, None, ""."""
     drawn = [draw(subject, n, k) for n, k in cases(subject)]
     for rows, tolerance in ((slice(None), TIGHT), (slice(0, ORDINARY), LOOSE)):
         found = [match for name in names() for match in matches(name, subject, drawn, rows, tolerance)]
         if found:
             best = min(found, key=lambda match: match.rank)
-            return (str(best) + shipped_as(best), None) if tolerance == TIGHT else (None, str(best))
-    return None, None
+            return (str(best), None, shipped_as(best)) if tolerance == TIGHT else (None, str(best), shipped_as(best))
+    return None, None, ""
 
 
 def cases(subject):
     """The (N, k) at which the function is compared: every k that it takes, or one where it has none."""
-    if not subject.takes_k or not subject.depends_on_k():
-        return [(n, subject.valid[n][0]) for n in subject.sizes] + [(7, subject.some_k(7))]
+    if not subject.takes_k or not subject.depends_on_k:
+        return [(n, subject.some_k(n)) for n in [*subject.sizes, 7] if subject.runs(n)]
     return [(n, k) for n in subject.sizes for k in subject.valid[n]]
 
 
@@ -76,7 +87,7 @@ def draw(subject, n, k):
 def matches(name, subject, drawn, rows, tolerance):
     """The Matches of one registry estimator, with the first values of its options that fit."""
     estimator = get(name)
-    varies = subject.takes_k and subject.depends_on_k()
+    varies = subject.takes_k and subject.depends_on_k
     asked = {"": None}
     if estimator.uses_k and not varies:  # a function without k may be the formula at a fixed one
         if subject.only_k:
@@ -89,11 +100,11 @@ def matches(name, subject, drawn, rows, tolerance):
         for options in candidates(estimator):
             scale = equal_scale(estimator, options, drawn, k_of, rows, tolerance)
             if scale:
-                changed = {key: value for key, value in options.items() if value != estimator.options[key]}
+                changed = sum(value != estimator.options[key] for key, value in options.items())
                 unlike = estimator.rewards != "any" and "negative" in subject.kinds or \
                     estimator.rewards == "any" and "negative" not in subject.kinds
-                rank = (scale != "1", bool(words), unlike, len(set(estimator.side) - set(subject.side)), len(changed), name)
-                yield Match(name, shown_options(estimator, changed), scale, words, rank)
+                rank = (scale != "1", bool(words), unlike, len(set(estimator.side) - set(subject.side)), changed, name)
+                yield Match(name, options, scale, words, rank)
                 break
 
 
@@ -104,19 +115,9 @@ def candidates(estimator):
         more = (not default,) if isinstance(default, bool) else VALUES.get(option, ())
         values[option] = [default, *(value for value in more if value != default)]
     yield dict(estimator.options)
-    for row in shipped():
-        if row["estimator"] == estimator.name and row["options"]:
-            yield {**estimator.options, **row["options"]}
+    yield from (options for _, _, name, options, _ in shipped_forms() if name == estimator.name)
     for combination in itertools.islice(itertools.product(*values.values()), 1, 300):
         yield dict(zip(values, combination, strict=True))
-
-
-def shown_options(estimator, changed):
-    """What differs from the defaults; with it the eps, where there is one: shipped forms differ in it."""
-    shown = {key: value for key, value in changed.items() if key != "eps"}
-    if changed and "eps" in estimator.options:
-        shown["eps"] = changed.get("eps", estimator.options["eps"])
-    return shown
 
 
 def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
@@ -152,10 +153,20 @@ def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
     return None if scale == "varies" else scale
 
 
-def shipped():
-    """Rows {trainer, name, version, estimator, options} of the table of what trainers ship."""
-    return []
+@functools.cache
+def shipped_forms():
+    """((trainer, its name there, estimator, every option, factor), ...): the table of what trainers ship."""
+    found = []
+    for row in shipped.rows():
+        if row["formula"]:
+            name, options = shipped.parse(row["formula"])
+            found.append((row["trainer"], row["name"], name, {**get(name).options, **options}, FACTORS.get(row["note"], "1")))
+    return tuple(found)
 
 
 def shipped_as(match):
-    return ""
+    """"verl (grpo), SkyRL (grpo) and 3 more"; "" where nobody ships it."""
+    own = [match.name, match.options, match.scale]
+    places = [f"{trainer} ({there})" for trainer, there, *form in shipped_forms() if form == own and not match.fixed_k]
+    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
+    return ", ".join(places[:SHOWN]) + more

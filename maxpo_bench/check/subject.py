@@ -1,5 +1,6 @@
 """The function under check and what it accepts: k for each group size, kinds of rewards, side information, companions."""
 
+import functools
 import itertools
 
 import torch
@@ -49,6 +50,14 @@ class Subject:
         candidates = [self.only_k or 1] if not self.takes_k else [self.only_k] if self.only_k else range(1, n + 1)
         rewards = torch.tensor([[0.0] * (n - 2) + [1.0, 1.0]], dtype=torch.float64)
         return [k for k in candidates if k <= n and not self.error(rewards, k)]
+
+    def runs(self, n):
+        """Whether it takes groups of n, at some_k(n)."""
+        if n not in self.valid:
+            group = torch.tensor([[0.0] * (n - 2) + [1.0, 1.0]], dtype=torch.float64)
+            k = self.some_k(n)
+            self.valid[n] = [] if self.error(self.paired(group)[0], k) else [k]
+        return bool(self.valid[n])
 
     def error(self, rewards, k):
         """What goes wrong on rewards [G, N], in words; None when nothing does."""
@@ -110,7 +119,9 @@ class Subject:
         """Whether k = N is all it takes."""
         return self.takes_k and all(self.valid[n] == [n] for n in self.sizes)
 
+    @functools.cached_property
     def depends_on_k(self):
+        """Whether another k gives other advantages."""
         n = self.sizes[-1]
         if len(self.valid[n]) < 2:
             return self.takes_k
