@@ -223,7 +223,7 @@ def levels_and_gaps(pair, rows, results, x, column, method):
     for ax, shown in zip(pair, (column, f"{column}_gap"), strict=True):
         ends = {}
         for name in [e for e in results.estimators if e in set(rows["estimator"])]:
-            line = rows[rows["estimator"] == name].dropna(subset=[shown]).sort_values(x)
+            line = rows[rows["estimator"] == name].dropna(subset=[shown]).sort_values(x, kind="stable")
             if not len(line) or (name == method and shown != column):
                 continue
             look = style.line_style(name, results.estimators)
