@@ -17,7 +17,7 @@ import synthetic
 import yaml
 
 from maxpo_bench.measure import statistics
-from maxpo_bench.report import build, figures, load, page, tables, verdicts, words
+from maxpo_bench.report import build, figures_variance, load, page, tables, verdicts, words
 
 TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
 OLD_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR", "OPENBLAS_CORETYPE": "Prescott"}
@@ -307,7 +307,7 @@ def test_snr_says_what_is_not_shown(tmp_path):
     (root / "results" / "variance" / "bandit.csv").unlink()
     results = load.read(root)
     table = tables.variance(results)
-    ((_, figure, caption),) = figures.signal_to_noise(table, results)
+    ((_, figure, caption),) = figures_variance.signal_to_noise(table, results)
     assert "not shown: maze 1" in caption and "same 256 groups" in caption and "at 1 policy" in caption
     bars = [line for c in figure.axes[0].collections for line in c.get_segments()]
     assert len(bars) == len(table) - 1 and min(line[:, 1].min() for line in bars) > 0
