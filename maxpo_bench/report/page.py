@@ -125,7 +125,7 @@ def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/clai
         rows.append(row)
     groups = [("", 2), *((m, len(aggregates)) for m in measures)]
     lacking = chosen[chosen["left_out"] > 0]
-    notes = [f"{method}: {about(method)}. {TERMS}"]
+    notes = [f"{method}, {about(method)}."]
     notes += [f"{r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for _, r in properties.iterrows()]
     flips = [_flip(r) for _, r in chosen[chosen["flips"]].iterrows()]
     notes += ["* Another verdict in another view of the same runs: " + "; ".join(flips) + "."] if flips else []

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from maxpo_bench.machine import files
-from maxpo_bench.report import figures, load, page, style, tables, verdicts, words
+from maxpo_bench.report import figures, figures_variance, load, page, style, tables, verdicts, words
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 TIMED = ("cost", "step_time")  # studies that measure times: shown in the last section, the rest of the report reads no time
@@ -55,6 +55,7 @@ def build(root="."):
     context = {
         "title": TITLE,
         "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), declared["method"]),
+        "terms": words.TERMS,
         "sections": _sections(results, declared, data, properties, drawn, studies, latex),
         "colours": page.palette(results),
     }
@@ -71,15 +72,15 @@ def _draw(results, declared, data, folder):
     margin = margin_of(declared)
     made = {
         "answer": figures.answer(data["claims"], results, margin),
-        "regime_map": figures.regime_map(results.studies.get("regimes")),
+        "regime_map": figures_variance.regime_map(results.studies.get("regimes")),
         "collapse": figures.collapse(data["collapse"], results),
         "tasks_max": figures.single_tasks(data["claims_by_task"], results, "max@K", margin),
         "tasks_pass": figures.single_tasks(data["claims_by_task"], results, "pass@1", margin),
         "curves_max": figures.learning_curves(data["curves_by_task"], results, "max_at_k"),
         "curves_pass": figures.learning_curves(data["curves_by_task"], results, "pass_at_1"),
         "ladder": figures.ladder(data["ladder"], results),
-        "variance_ratio": figures.variance_ratio(data["variance"], results),
-        "snr": figures.signal_to_noise(data["variance"], results),
+        "variance_ratio": figures_variance.variance_ratio(data["variance"], results),
+        "snr": figures_variance.signal_to_noise(data["variance"], results),
         "learning_rate": figures.learning_rate(results.studies.get("learning_rate"), results),
         "wall_clock": figures.wall_clock(data["wall_clock"], results),
     }

@@ -43,7 +43,8 @@ def overall(results, scale):
         row |= {"mean": best.estimate, "low": best.low, "high": best.high}
         rows.append(row | {"pass@1": one.estimate, "pass@1 low": one.low, "pass@1 high": one.high})
     table = pd.DataFrame(rows)
-    return table.sort_values(["num_tasks", "mean"], ascending=[False, False], kind="stable", na_position="last")
+    order = table[["num_tasks", "mean"]].astype(float).round(9).fillna(-math.inf)  # equal but for rounding: in the declared order
+    return table.loc[order.sort_values(["num_tasks", "mean"], ascending=False, kind="stable").index]
 
 
 def bands(groups, probability=False):
@@ -91,7 +92,7 @@ def wide_curves(table, results, scale, num_points=5):
     """
     grid, lines = np.linspace(0, 1, num_points), {}
     for (task, estimator), part in table.groupby(["task", "estimator"], sort=False):
-        part = part.dropna(subset=["max_at_k"]).sort_values("step")
+        part = part.dropna(subset=["max_at_k"]).sort_values("step", kind="stable")
         if task in scale and len(part) > 1 and part["step"].max() > 0:
             low, high = scale[task]
             level = (part["max_at_k"].to_numpy() - low) / (high - low)

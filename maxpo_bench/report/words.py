@@ -68,7 +68,7 @@ def first_sentences(verdicts, regimes, method="maxpo"):
     said = []
     for measure, purpose in (("max@K", "the best of K samples"), ("pass@1", "a single answer")):
         rows = verdicts[(verdicts["measure"] == measure) & (verdicts["aggregate"] == "all")] if len(verdicts) else verdicts
-        rows = rows.sort_values("effect", ascending=False, kind="stable") if len(rows) else rows
+        rows = rows.sort_values("effect", key=lambda e: -e.astype(float).round(9), kind="stable") if len(rows) else rows
         if not len(rows) or rows["effect"].isna().all():
             said.append(f"No rival can be compared in {measure} yet: run the pipeline; what was run is under State of the cells.")
             continue

@@ -63,7 +63,7 @@ def figure(data):
     num_rows = -(-len(names) // COLUMNS)
     fig, axes = style.new_figure("full", 1.05 * num_rows + 0.3, num_rows, COLUMNS, sharey=True, squeeze=False)
     for ax, name in zip(axes.flat, names, strict=False):
-        rows = data[data["estimator"] == name].sort_values("reward")
+        rows = data[data["estimator"] == name].sort_values("reward", kind="stable")
         look = style.line_style(name, names)
         ax.axhline(0, color=style.GREY, linewidth=0.7)
         ax.plot(rows["reward"], rows["scaled"], **look)

@@ -96,7 +96,7 @@ def run():
 
 
 def caption(data):
-    last = data[data["step"] == data["step"].max()].sort_values("escaped", ascending=False)
+    last = data[data["step"] == data["step"].max()].sort_values("escaped", ascending=False, kind="stable")
     listed = ", ".join(f"{row.estimator} {row.escaped:.0%}" for row in last.itertuples())
     text = (f"Share of {NUM_SEEDS} seeds (the same noise for all estimators) in which the best of {ARMS} arms has come "
             f"to probability above 1/2, started with .9 on an arm worth .6; N = {N}, {GROUPS} groups a step, K = {K} "
@@ -116,7 +116,7 @@ def figure(data):
     """Share of seeds that escaped: against the step (left), and at the last step with its interval (right)."""
     from maxpo_bench.report import style
 
-    last = data[data["step"] == data["step"].max()].sort_values("escaped")
+    last = data[data["step"] == data["step"].max()].sort_values("escaped", kind="stable")
     names = list(last["estimator"])
     fig, (left, right) = style.new_figure("full", 4.2, cols=2, gridspec_kw={"width_ratios": (3, 2)})
     for name in names:

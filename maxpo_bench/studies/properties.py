@@ -28,7 +28,7 @@ def figure(data):
     """Worst relative bias of each estimator towards J_1 and towards J_K; a filled mark at 0 is unbiased."""
     from maxpo_bench.report import style
 
-    rows = data.sort_values(["bias_jk", "bias_j1", "estimator"], ascending=False).reset_index(drop=True)
+    rows = data.sort_values(["bias_jk", "bias_j1", "estimator"], ascending=False, kind="stable").reset_index(drop=True)
     fig, axes = style.new_figure("full", 0.8 + 0.16 * len(rows), cols=2, sharey=True)
     palette, marks = style.colours(rows["estimator"]), style.markers(rows["estimator"])
     for ax, column, title in ((axes[0], "bias_j1", "towards J_1, the mean"), (axes[1], "bias_jk", "towards J_K, the best of K")):

@@ -17,9 +17,10 @@ import synthetic
 import yaml
 
 from maxpo_bench.measure import statistics
-from maxpo_bench.report import build, figures, load, page, tables, verdicts, words
+from maxpo_bench.report import build, figures_variance, load, page, tables, verdicts, words
 
 TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
+OLD_PROCESSOR = {"NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR", "OPENBLAS_CORETYPE": "Prescott"}
 EVIL = '<script>alert("x")</script> | **b** & [l](http://x)'
 
 
@@ -66,14 +67,14 @@ def outputs(root):
 
 
 def test_two_runs_give_the_same_bytes(project, tmp_path):
-    """Also in another process, folder, time zone and order of hashing."""
+    """Also in another process, folder, time zone, order of hashing, and with the arithmetic and the sorts of an older processor."""
     shutil.copytree(project, tmp_path / "else where")
     for name in ("report.md", "report.html", "claims.json", "metrics.json", "figures", "tables"):
         path = tmp_path / "else where" / "results" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     where = str(tmp_path / "else where")
     command = f"import sys; from maxpo_bench.report import build; build({where!r}); assert 'torch' not in sys.modules"
-    environment = {**os.environ, "PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C"}
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "TZ": "Asia/Tokyo", "LC_ALL": "C", **OLD_PROCESSOR}
     subprocess.run([sys.executable, "-c", command], check=True, env=environment, cwd=synthetic.ROOT, capture_output=True)
     first, second = outputs(project), outputs(tmp_path / "else where")
     assert sorted(first) == sorted(second)
@@ -127,6 +128,18 @@ def test_the_report_is_a_function_of_the_results_alone(project, tmp_path):
     assert changed == {f"results/{n}" for n in ("report.html", "figures/wall_clock.svg", "tables/wall_clock.csv")}
     start = [text["results/report.html"].split(b'<section id="time"')[0] for text in (one, two)]
     assert start[0] == start[1] and b'id="every-cell"' in start[0]
+
+
+def test_sorts_are_stable():
+    """numpy's default sort orders equal values by what the processor can do."""
+    package = synthetic.ROOT / "maxpo_bench"
+    sorts = [
+        (path.name, line.strip())
+        for path in [*(package / "report").glob("*.py"), *(package / "studies").glob("*.py")]
+        for line in path.read_text().splitlines()
+        if re.search(r"\.sort_values\(|\bargsort\(", line)
+    ]
+    assert len(sorts) > 5 and [found for found in sorts if "stable" not in found[1]] == []
 
 
 def test_no_word_of_this_machine(project):
@@ -294,7 +307,7 @@ def test_snr_says_what_is_not_shown(tmp_path):
     (root / "results" / "variance" / "bandit.csv").unlink()
     results = load.read(root)
     table = tables.variance(results)
-    ((_, figure, caption),) = figures.signal_to_noise(table, results)
+    ((_, figure, caption),) = figures_variance.signal_to_noise(table, results)
     assert "not shown: maze 1" in caption and "same 256 groups" in caption and "at 1 policy" in caption
     bars = [line for c in figure.axes[0].collections for line in c.get_segments()]
     assert len(bars) == len(table) - 1 and min(line[:, 1].min() for line in bars) > 0
