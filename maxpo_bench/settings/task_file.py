@@ -67,7 +67,7 @@ def find(name_or_path):
     """The path of a task file. A bare name lives in tasks/; a path is taken only when it is written as one (*.yaml)."""
     text = str(name_or_path)
     if text.endswith((".yaml", ".yml")):
-        path = Path(text)
+        path = Path(text).absolute()  # a message names its folder, of a bare file name too
         if not path.is_file():
             raise InputError(f"{text}: no such task file")
         if not re.fullmatch(r"\w[\w.-]*", path.stem, re.ASCII):  # it names folders of results/: no "..", no separator
@@ -210,6 +210,8 @@ def _type_name(spec):
 
 
 def _check_value(value, spec, where, key):
+    if spec.type in (int, float) and isinstance(value, int) and abs(value) > 1e15:  # beyond it a float counts no ones
+        raise InputError(f"{where}: {key}: a number of {len(str(abs(value)))} digits; at most 1e15 is taken")
     if spec.type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, spec.type) or (isinstance(value, bool) and spec.type is not bool):
