@@ -20,6 +20,7 @@ from maxpo_bench.training.loop import train
 CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
 LAKE = {"id": "FrozenLake-v1", "max_episode_steps": 20}
 PENDULUM = {"id": "Pendulum-v1", "max_episode_steps": 6}
+ANY = {"success": -1000.0}  # every episode passes
 
 
 class Countdown(gymnasium.Env):
@@ -62,7 +63,7 @@ def moved(problem):
 
 @pytest.mark.parametrize("env", [CARTPOLE, {"id": "Acrobot-v1", "max_episode_steps": 5}], ids=["native", "sync"])
 def test_members_of_a_group_start_alike_and_groups_apart(make_task, env):
-    problem = build(make_task("gymnasium", env=env), (0, 1))
+    problem = build(make_task("gymnasium", env=env, score=ANY), (0, 1))
     vector = problem._vector(12)
     first = vector.reset(np.array([11, 12, 13]), 4, lambda: np.arange(12))
     assert vector.mode == ("vector_entry_point" if env is CARTPOLE else "sync")
@@ -97,7 +98,7 @@ def test_members_share_the_start_but_not_what_happens_next(make_task):
 
 @pytest.mark.parametrize("env", [CARTPOLE, LAKE, PENDULUM], ids=lambda env: env["id"])
 def test_a_seed_does_not_depend_on_its_neighbours(make_task, env):
-    task = make_task("gymnasium", env=env)
+    task = make_task("gymnasium", env=env, score=ANY)
     alone, together = build(task, (5,)), build(task, (9, 5, 2))
     one, three = alone.initial_policy(), together.initial_policy()
     batch, batches = alone.sample(one, 4), together.sample(three, 4)
@@ -113,7 +114,7 @@ def test_a_seed_does_not_depend_on_its_neighbours(make_task, env):
 
 @pytest.mark.parametrize("env", [CARTPOLE, PENDULUM], ids=["categorical", "gaussian"])
 def test_scores_and_norms_match_autograd(make_task, env):
-    problem = build(make_task("gymnasium", env=env, policy={"hidden": [5, 3]}), (0, 1))
+    problem = build(make_task("gymnasium", env=env, policy={"hidden": [5, 3]}, score=ANY), (0, 1))
     policy = moved(problem)
     batch = problem.sample(policy, 0)
     scores, log_probs = problem.scores(policy, batch), problem.log_probs(policy, batch).flatten(1)
@@ -130,7 +131,7 @@ def test_scores_and_norms_match_autograd(make_task, env):
 
 
 def test_log_probs_against_torch_distributions(make_task):
-    problem = build(make_task("gymnasium", env=PENDULUM), (0,))
+    problem = build(make_task("gymnasium", env=PENDULUM, score=ANY), (0,))
     policy = moved(problem)
     batch = problem.sample(policy, 0)
     normal = torch.distributions.Normal(policy(batch["observations"]), policy.log_std.exp())
