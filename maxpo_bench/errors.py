@@ -23,6 +23,12 @@ class BadReward(Fault):
     exit_code = 2
 
 
+class BadObservation(Fault):
+    """An environment gave an observation that is not finite. As BadReward: `failed`, and no diverged policy."""
+
+    exit_code = 2
+
+
 def did_you_mean(name, candidates):
     """", did you mean 'x'?" for the nearest of the candidates; "" when nothing is near."""
     near = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.5)

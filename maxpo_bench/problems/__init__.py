@@ -34,6 +34,9 @@ class Problem:
     saves_states = True
     """False: the initial policy is somebody else's to store (a hub's model of gigabytes), no checkpoints are kept."""
 
+    highest_reward = None
+    """What no sample can earn more than; None where that is not known."""
+
     def __init__(self, task, seeds, base=None):
         """base: folder of the base policy (results/base/<task>), for problems that are warm-started."""
         self.task, self.seeds, self.base = task, tuple(seeds), base
@@ -103,7 +106,21 @@ class Problem:
 
 
 def build(task, seeds, base=None):
-    """The problem of a task, for the given seeds. InputError when the kind is unknown or its extra is not installed."""
+    """The problem of a task, for the given seeds.
+
+    InputError when the kind is unknown, its extra is not installed, or no sample can ever be a success.
+    """
+    problem = _problem_class(task)(task, seeds, base)
+    most = problem.highest_reward
+    if most is not None and task.success > most + 1e-9:
+        raise InputError(
+            f"{task.path.parent.name}/{task.path.name}: score.success: {task.success:g} can never be reached, a sample is worth "
+            f"at most {most:g}; say from which reward it passes"
+        )
+    return problem
+
+
+def _problem_class(task):
     if ".py:" in task.kind:
         file, class_name = task.kind.split(":")
         path = task.path.parent / file
@@ -112,10 +129,10 @@ def build(task, seeds, base=None):
         spec.loader.exec_module(module)
         if not hasattr(module, class_name):
             raise InputError(f"{task.path.name}: kind: {file} has no class {class_name}")
-        return getattr(module, class_name)(task, seeds, base)
+        return getattr(module, class_name)
     here = Path(__file__).parent
     if (here / "prompts" / f"{task.kind}.py").is_file():  # a source of prompts for a language model
         module = importlib.import_module("maxpo_bench.problems.language")
     else:
         module = importlib.import_module(f"maxpo_bench.problems.{task.kind}")
-    return module.PROBLEM(task, seeds, base)
+    return module.PROBLEM

@@ -47,6 +47,7 @@ class Bandit(Problem):
         self.num_arms = arms["count"]
         values, chances = arm_outcomes(task.name, self.num_arms, arms["rewards"])
         self.values, self.chances = torch.as_tensor(values), torch.as_tensor(chances)  # [A, M]
+        self.highest_reward = float(self.values.max())
         start = torch.zeros(1, self.num_arms, dtype=torch.float64)
         if arms["start"] == "local_optimum":  # arm 0 has probability start_prob, the others share the rest
             share = arms["start_prob"]

@@ -8,10 +8,12 @@ import gymnasium
 import numpy as np
 import torch
 
-from maxpo_bench.errors import BadReward, Fault, InputError
+from maxpo_bench.errors import BadObservation, BadReward, Fault, InputError
 from maxpo_bench.policies.mlp import MLPPolicy, output_scores
 from maxpo_bench.problems import Evaluation, Problem
-from maxpo_bench.problems.envs.build import GroupVectorEnv, Outcome, make_env, place, time_limit
+from maxpo_bench.problems.envs.actions import Actions
+from maxpo_bench.problems.envs.build import GroupVectorEnv, Outcome, flattening, known_rewards, make_env, place, time_limit
+from maxpo_bench.problems.envs.memory import refuse_memory, remembers
 from maxpo_bench.training.streams import generator, seed_ints
 
 CHUNK = 128  # time steps of noise drawn, and of observations laid out, at once; no number depends on it
@@ -28,7 +30,7 @@ def gather(steps, where):
 
 class Gymnasium(Problem):
     """kind: gymnasium. A batch is a dict: returns, last [S, G, N]; lengths [S, G * N]; and the steps that count, padded
-    to L per seed: observations [S, L, d], actions [S, L] or [S, L, A], episodes [S, L] (row of the vector), valid
+    to L per seed: observations [S, L, d], actions [S, L], [S, L, H] or [S, L, A], episodes [S, L] (row of the vector), valid
     [S, L] float32 0/1, where [S, L] array (time * S * B + row); outputs, T of [S, B, out], are the sampling policy's.
     """
 
@@ -36,13 +38,10 @@ class Gymnasium(Problem):
         super().__init__(task, seeds, base)
         env = make_env(task)
         self.horizon = time_limit(env, task)
-        self.actions, self.observations = env.action_space, env.observation_space
+        self.actions, self.observations = Actions(env.action_space, f"{place(task)}: "), env.observation_space
         env.close()
         self.outcome = Outcome(task.section("outcome"))
-        self.discrete = isinstance(self.actions, gymnasium.spaces.Discrete)
-        if not self.discrete and not (isinstance(self.actions, gymnasium.spaces.Box) and len(self.actions.shape) == 1):
-            raise InputError(f"{place(task)}: env.id: action space {self.actions} is neither Discrete nor a vector Box")
-        self.first_action = int(self.actions.start) if self.discrete else 0
+        self.highest_reward = self.outcome.highest(*known_rewards(task, self.horizon), f"{place(task)}: ")
         self.one_hot = isinstance(self.observations, gymnasium.spaces.Discrete)
         if self.one_hot:
             self.width = int(self.observations.n)
@@ -50,24 +49,29 @@ class Gymnasium(Problem):
         elif isinstance(self.observations, gymnasium.spaces.Box):
             self.width, self.shape = int(np.prod(self.observations.shape)), self.observations.shape
         else:
-            raise InputError(
-                f"{place(task)}: env.id: observation space {type(self.observations).__name__} is not a vector; add a "
-                "wrapper, for example env.wrappers: [gymnasium.wrappers:FlattenObservation]"
-            )
+            wrapper = flattening(self.observations, task.section("env")["id"])
+            how = f"a wrapper, for example env.wrappers: [{wrapper}]" if wrapper else "a wrapper of your own that makes one of it"
+            kind = type(self.observations).__name__
+            raise InputError(f"{place(task)}: env.id: observation space {kind} is not a vector; add {how}")
+        if self.width == 0:
+            raise InputError(f"{place(task)}: env.id: observation space {self.observations} is empty")
         self.scale = task.section("policy")["observation_scale"]
         self.as_they_come = not self.one_hot and self.scale == 1  # observations need no more than a cast
         self.envs = {}  # number of rows -> vector environment
 
+    def prepare(self):
+        refuse_memory(self.task)
+
     def initial_policy(self):
-        options = self.task.section("policy")
-        outputs = int(self.actions.n) if self.discrete else self.actions.shape[0]
+        options, actions = self.task.section("policy"), self.actions
         generators = [generator(self.task.name, seed, "policy") for seed in self.seeds]
-        sizes = [self.width, *options["hidden"], outputs]
-        return MLPPolicy.draw(generators, sizes, None if self.discrete else options["log_std"])
+        sizes = [self.width, *options["hidden"], actions.size]
+        log_std = None if actions.heads else options["log_std"]
+        return MLPPolicy.draw(generators, sizes, log_std, None if actions.single else actions.heads)
 
     def _vector(self, num_rows):
         if num_rows not in self.envs:
-            self.envs[num_rows] = GroupVectorEnv(self.task, num_rows)
+            self.envs[num_rows] = GroupVectorEnv(self.task, num_rows, anew=remembers(self.task))
         return self.envs[num_rows]
 
     def _encode(self, observations, x):
@@ -83,19 +87,13 @@ class Gymnasium(Problem):
         if self.scale != 1:
             x *= np.float32(self.scale)
 
-    def _decode(self, actions):
-        """Actions [S * B] or [S * B, A] as the vector environment wants them."""
-        if self.discrete:
-            return actions + self.first_action if self.first_action else actions
-        return np.clip(actions, self.actions.low, self.actions.high).astype(self.actions.dtype)
-
     @torch.no_grad()
     def _play(self, policy, start_seeds, num_members, purpose, step):
         """start_seeds: [S, G] int. Plays num_members episodes from each start. Returns the batch dict."""
         name, num_seeds = self.task.name, len(self.seeds)
         num_groups = start_seeds.shape[1]
         num_rows = num_groups * num_members  # B, per seed
-        width = () if self.discrete else self.actions.shape
+        width = self.actions.width
         env = self._vector(num_seeds * num_rows)
 
         def dynamics():
@@ -112,7 +110,7 @@ class Gymnasium(Problem):
                 length = min(CHUNK, self.horizon - t)
                 noise = self._noise(generators, length, num_rows)
                 x = np.empty((length, len(alive), *self.shape), dtype=np.float32)
-                actions = np.empty((length, len(alive), *width), dtype=np.int64 if self.discrete else np.float32)
+                actions = np.empty((length, len(alive), *width), dtype=self.actions.dtype)
                 rewards = np.empty((length, len(alive)))
                 chunks.append((x, actions, rewards))
                 xs = torch.from_numpy(x).view(length, num_seeds, num_rows, self.width).unbind(0)
@@ -124,7 +122,12 @@ class Gymnasium(Problem):
             outputs.append(policy.forward(xs[i], layers))
             policy.act(outputs[t], noise[i], out=drawn[i])
             steps_alive.append(alive)
-            observations, rewards[i], ended = env.step(self._decode(actions[i]))
+            try:
+                observations, rewards[i], ended = env.step(self.actions.decode(actions[i]))
+            except Fault:  # of a NaN action, perhaps, that comes of a NaN observation
+                seen = torch.from_numpy(x[i][alive].reshape(-1, self.width))
+                self._refuse_observations(seen, lambda row, t=t: f"step {t} of an episode")
+                raise
             alive = alive > ended
             if not np.count_nonzero(alive):  # three times as fast as any()
                 break
@@ -134,21 +137,41 @@ class Gymnasium(Problem):
         lengths = alive.sum(0)
         returns = rewards.sum(0, where=alive)
         last = rewards[lengths - 1, np.arange(len(lengths))]
-        if not np.isfinite(returns).all():
-            raise BadReward(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         shape = (num_seeds, num_groups, num_members)
         batch = self._pack(x, actions, alive.reshape(-1, num_seeds, num_rows), lengths.reshape(num_seeds, num_rows))
+        self._refuse_observations(batch["observations"].flatten(0, 1), lambda row: self._when(batch, row, step))
+        if not np.isfinite(returns).all():
+            raise BadReward(f"{place(self.task)}: env.id: {env.env_id} gave a reward that is not finite")
         batch["outputs"] = outputs
         batch.update(returns=torch.as_tensor(returns).view(shape), last=torch.as_tensor(last).view(shape))
-        batch["log_std"] = None if self.discrete else policy.log_std.detach().clone()
+        batch["log_std"] = None if self.actions.heads else policy.log_std.detach().clone()
         return batch
 
+    def _refuse_observations(self, observations, when):
+        """BadObservation when one of observations [L, d] is not finite, lest the policy diverge and be blamed for it.
+
+        when(row) -> words that say where it stands.
+        """
+        if torch.isfinite(observations.sum()) or torch.isfinite(observations).all():  # a finite sum is the quick answer
+            return
+        row, entry = (~torch.isfinite(observations)).nonzero()[0].tolist()
+        value = observations[row, entry].item()
+        name = self.task.section("env")["id"]
+        raise BadObservation(
+            f"{place(self.task)}: env.id: {name} gave an observation that is not finite: {value} in entry {entry}, {when(row)}"
+        )
+
+    def _when(self, batch, row, step):
+        """Of a row of the flattened steps [S * L]: seed, training step, and step of its episode."""
+        s, i = divmod(row, batch["episodes"].shape[1])
+        before = int((batch["episodes"][s, :i] == batch["episodes"][s, i]).sum())
+        return f"step {before} of an episode (seed {self.seeds[s]}, training step {step})"
+
     def _noise(self, generators, num_steps, num_rows):
-        """Noise of some time steps, one tensor each: uniform [S, B], or normal [S, B, A]."""
-        width = () if self.discrete else self.actions.shape
-        drawn = np.empty((len(generators), num_steps, num_rows, *width), dtype=np.float32)
+        """Noise of some time steps, one tensor each: uniform [S, B] or [S, B, H], or normal [S, B, A]."""
+        drawn = np.empty((len(generators), num_steps, num_rows, *self.actions.width), dtype=np.float32)
         for g, numbers in zip(generators, drawn, strict=True):
-            (g.random if self.discrete else g.standard_normal)(out=numbers, dtype=np.float32)
+            (g.random if self.actions.heads else g.standard_normal)(out=numbers, dtype=np.float32)
         return torch.from_numpy(drawn).unbind(1)
 
     def _pack(self, inputs, actions, alive, lengths):
@@ -198,7 +221,8 @@ class Gymnasium(Problem):
         """In the network's outputs (logits or means), as they were when the actions were drawn."""
         outputs = gather(torch.stack(batch["outputs"]).flatten(0, 2).numpy(), batch["where"])  # [S, L, out]
         steps = zip(outputs.split(ROWS, 1), batch["actions"].split(ROWS, 1), strict=True)
-        norms = [output_scores(*step, batch["log_std"])[0].square().sum(-1) for step in steps]
+        heads = None if self.actions.single else self.actions.heads
+        norms = [output_scores(*step, batch["log_std"], heads)[0].square().sum(-1) for step in steps]
         return self._by_episode(batch, torch.cat(norms, dim=1))
 
     def lengths(self, batch):

@@ -44,6 +44,7 @@ class LanguageProblem(Problem):
     """Prompts, completions and rewards of one language task and one seed."""
 
     row_wise = True
+    highest_reward = 1.0
 
     def __init__(self, task, seeds, base=None):
         super().__init__(task, seeds, base)

@@ -73,6 +73,15 @@ def transitions(env, where=""):
     return Transitions(prob, next_state, reward, done, start / start.sum())
 
 
+def best_return(arrays, horizon):
+    """The largest return an episode of at most horizon steps can have, were every chance to fall well."""
+    gain = np.where(arrays.prob > 0, arrays.reward, -np.inf)  # [nS, nA, M]
+    value = np.zeros(len(arrays.start))
+    for _ in range(horizon):
+        value = (gain + np.where(arrays.done, 0.0, value[arrays.next_state])).max((1, 2))
+    return float(value[arrays.start > 0].max())
+
+
 class Walker:
     """Tables of one environment, repeated for S seeds so that a row number seed * nS + state is all that is carried."""
 
@@ -157,12 +166,8 @@ class Tabular(Problem):
         env.close()
         self.any_reward_midway = bool((self.arrays.reward[~self.arrays.done] != 0).any())
         self.outcome = Outcome(task.section("outcome"))
-        most = self.arrays.reward.max() * (self.horizon if self.outcome.type == "return" else 1)
-        if self.outcome.type in ("return", "final") and most < task.success:
-            raise InputError(
-                f"{place(task)}: score.success: {task.success:g} can never be reached, an episode is worth at most {most:g}; "
-                "say from which outcome it passes"
-            )
+        best_reward = float(self.arrays.reward[self.arrays.prob > 0].max())
+        self.highest_reward = self.outcome.highest(best_return(self.arrays, self.horizon), best_reward, f"{place(task)}: ")
         self.walker = Walker(self.arrays, len(self.seeds))
         self.num_states, self.num_actions = self.walker.num_states, self.walker.num_actions
         self.train_starts, self.train_chances, self.held_out = split_starts(self.arrays.start)

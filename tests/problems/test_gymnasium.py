@@ -11,6 +11,7 @@ import torch
 
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.estimators import get
+from maxpo_bench.measure import variance
 from maxpo_bench.policies.mlp import output_scores
 from maxpo_bench.problems import build
 from maxpo_bench.problems.envs.build import GroupVectorEnv
@@ -20,6 +21,7 @@ from maxpo_bench.training.loop import train
 CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
 LAKE = {"id": "FrozenLake-v1", "max_episode_steps": 20}
 PENDULUM = {"id": "Pendulum-v1", "max_episode_steps": 6}
+ANY = {"success": -1000.0}  # every episode passes
 
 
 class Countdown(gymnasium.Env):
@@ -46,7 +48,35 @@ class Countdown(gymnasium.Env):
         return np.array([self.first, self.np_random.random()], np.float32), reward, self.left == 0, False, {}
 
 
+SPACES = {
+    "multi_discrete": gymnasium.spaces.MultiDiscrete([3, 2, 4], start=[1, 0, -2]),
+    "multi_discrete_2d": gymnasium.spaces.MultiDiscrete([[3, 2], [2, 5]]),
+    "multi_binary": gymnasium.spaces.MultiBinary(3),
+    "box_2d": gymnasium.spaces.Box(-0.5, 0.5, (2, 3), np.float32),
+}
+
+
+class Choices(gymnasium.Env):
+    """Any action space; its observation is an image of a fixed size, its reward the sum of the action."""
+
+    observation_space = gymnasium.spaces.Box(-10, 10, (2, 2), np.float32)
+
+    def __init__(self, space):
+        self.action_space = SPACES[space]
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.age, self.x = 0, self.np_random.random((2, 2)).astype(np.float32)
+        return self.x, {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        self.age += 1
+        return self.x + self.np_random.random((2, 2)).astype(np.float32), float(action.sum()), self.age == 4, False, {}
+
+
 if "TestCountdown-v0" not in gymnasium.registry:
+    gymnasium.register("TestChoices-v0", entry_point=Choices, max_episode_steps=50)
     gymnasium.register("TestCountdown-v0", entry_point=Countdown, max_episode_steps=50)
     gymnasium.register("TestEndless-v0", entry_point=Countdown)
 
@@ -62,7 +92,7 @@ def moved(problem):
 
 @pytest.mark.parametrize("env", [CARTPOLE, {"id": "Acrobot-v1", "max_episode_steps": 5}], ids=["native", "sync"])
 def test_members_of_a_group_start_alike_and_groups_apart(make_task, env):
-    problem = build(make_task("gymnasium", env=env), (0, 1))
+    problem = build(make_task("gymnasium", env=env, score=ANY), (0, 1))
     vector = problem._vector(12)
     first = vector.reset(np.array([11, 12, 13]), 4, lambda: np.arange(12))
     assert vector.mode == ("vector_entry_point" if env is CARTPOLE else "sync")
@@ -97,7 +127,7 @@ def test_members_share_the_start_but_not_what_happens_next(make_task):
 
 @pytest.mark.parametrize("env", [CARTPOLE, LAKE, PENDULUM], ids=lambda env: env["id"])
 def test_a_seed_does_not_depend_on_its_neighbours(make_task, env):
-    task = make_task("gymnasium", env=env)
+    task = make_task("gymnasium", env=env, score=ANY)
     alone, together = build(task, (5,)), build(task, (9, 5, 2))
     one, three = alone.initial_policy(), together.initial_policy()
     batch, batches = alone.sample(one, 4), together.sample(three, 4)
@@ -113,7 +143,7 @@ def test_a_seed_does_not_depend_on_its_neighbours(make_task, env):
 
 @pytest.mark.parametrize("env", [CARTPOLE, PENDULUM], ids=["categorical", "gaussian"])
 def test_scores_and_norms_match_autograd(make_task, env):
-    problem = build(make_task("gymnasium", env=env, policy={"hidden": [5, 3]}), (0, 1))
+    problem = build(make_task("gymnasium", env=env, policy={"hidden": [5, 3]}, score=ANY), (0, 1))
     policy = moved(problem)
     batch = problem.sample(policy, 0)
     scores, log_probs = problem.scores(policy, batch), problem.log_probs(policy, batch).flatten(1)
@@ -137,8 +167,69 @@ def test_lengths_are_the_steps_of_each_episode(make_task):
     assert torch.equal(lengths.double(), batch["returns"]) and lengths.unique().numel() > 3
 
 
+def independent(problem, outputs, log_std):
+    """The policy's distribution by torch.distributions: log_prob of actions [L, width] -> [L]."""
+    distributions, heads = torch.distributions, problem.actions.heads
+    if heads is None:
+        return distributions.Independent(distributions.Normal(outputs, log_std.exp()), 1).log_prob
+    parts = [distributions.Categorical(logits=part) for part in outputs.split(heads, -1)]
+    return lambda actions: sum(part.log_prob(actions[:, h]) for h, part in enumerate(parts))
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_every_action_space_is_a_product_whose_numbers_agree_with_torch(make_task, space):
+    env = {"id": "TestChoices-v0", "kwargs": {"space": space}}
+    problem = build(make_task("gymnasium", env=env, policy={"hidden": [5]}), (0, 1))
+    policy = moved(problem)
+    batch = problem.sample(policy, 0)
+    valid = batch["valid"][1] > 0
+    outputs = policy(batch["observations"])[1][valid]
+    log_std = None if policy.log_std is None else policy.log_std[1]
+    steps = independent(problem, outputs, log_std)(batch["actions"][1][valid])
+    total = torch.zeros(24, dtype=torch.float64).index_add(0, batch["episodes"][1][valid] - 24, steps.double())
+    log_probs = problem.log_probs(policy, batch)[1].flatten()
+    assert torch.allclose(log_probs, total, atol=1e-4)
+    gradients = torch.autograd.grad(log_probs[7], [*policy.parameters()], retain_graph=True)
+    expected = torch.cat([g[1].flatten() for g in gradients])
+    assert torch.allclose(problem.scores(policy, batch)[1, 7], expected, atol=1e-4) and expected.abs().max() > 0.01
+    heads = None if problem.actions.single else problem.actions.heads
+    mine = output_scores(outputs, batch["actions"][1][valid], log_std, heads)[0]
+    (theirs,) = torch.autograd.grad(steps.sum(), outputs)
+    assert torch.allclose(mine, theirs, atol=1e-5)
+    norms = torch.zeros(24).index_add(0, batch["episodes"][1][valid] - 24, mine.square().sum(-1))
+    assert torch.allclose(problem.score_norms(batch)[1].flatten().float(), norms, rtol=1e-4)
+    assert torch.isfinite(torch.as_tensor(problem.evaluate(policy, 1, 2, 4).rewards)).all()
+    rows = variance.measure(problem, policy, 2, 4, estimators=["rloo", "maxpo"])
+    assert all(np.isfinite(row["trace_cov"]) and row["trace_cov"] > 0 for row in rows)
+    run = train(problem.task, get("maxpo"), problem)
+    assert run.step == 3 and not run.diverged
+
+
+def test_each_head_is_drawn_as_often_as_its_softmax_says(make_task):
+    problem = build(make_task("gymnasium", env={"id": "TestChoices-v0", "kwargs": {"space": "multi_discrete"}}), (0,))
+    policy = moved(problem)
+    outputs = torch.tensor([1.0, 0.0, -1.0, 0.5, 0.0, 0.0, 2.0, -1.0, 0.0]).expand(1, 40_000, 9)
+    noise = torch.from_numpy(np.random.default_rng(0).random((1, 40_000, 3), dtype=np.float32))
+    actions = policy.act(outputs, noise)[0]
+    for h, part in enumerate(outputs[0, 0].split(problem.actions.heads)):
+        share = torch.bincount(actions[:, h], minlength=len(part)) / 40_000
+        assert (share - part.softmax(-1)).abs().max() < 0.012  # 5 standard errors
+    together = torch.corrcoef(actions.T.double())
+    assert (together - torch.eye(3)).abs().max() < 0.03  # and independently of each other
+
+
+@pytest.mark.parametrize("space", [
+    gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)] * 2), gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)}),
+    gymnasium.spaces.Text(4),
+], ids=lambda space: type(space).__name__)
+def test_other_action_spaces_are_one_clear_line_at_load(make_task, monkeypatch, space):
+    monkeypatch.setitem(SPACES, "other", space)
+    with pytest.raises(InputError, match=f"test.yaml: env.id: action space {type(space).__name__} is not supported; Discrete"):
+        build(make_task("gymnasium", env={"id": "TestChoices-v0", "kwargs": {"space": "other"}}), (0,))
+
+
 def test_log_probs_against_torch_distributions(make_task):
-    problem = build(make_task("gymnasium", env=PENDULUM), (0,))
+    problem = build(make_task("gymnasium", env=PENDULUM, score=ANY), (0,))
     policy = moved(problem)
     batch = problem.sample(policy, 0)
     normal = torch.distributions.Normal(policy(batch["observations"]), policy.log_std.exp())

@@ -30,21 +30,31 @@ def place(task):
     return f"{task.path.parent.name}/{task.path.name}"
 
 
-def env_arguments(task):
-    """(id, keyword arguments of gymnasium.make, list of wrapper classes) of a task, checked against the registry."""
+def env_arguments(task, num_wrappers=None):
+    """(id, keyword arguments of gymnasium.make, list of wrapper classes) of a task, checked against the registry.
+
+    An id "module:Id" imports the module, which registers Id, as in gymnasium.make. num_wrappers: only the first so many.
+    """
     section, where = task.section("env"), place(task)
-    env_id, kwargs = section["id"], dict(section["kwargs"])
-    for prefix, module in EXTRAS.items():
+    kwargs = dict(section["kwargs"])
+    module, _, env_id = section["id"].rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module's own code: any exception type
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(f"{where}: env.id: {section['id']}: importing {module} failed: {reason}") from None
+    for prefix, package in EXTRAS.items():
         if env_id.startswith(prefix):
-            extra(module, f"{where}: env.id: {env_id}")
-    if ":" not in env_id and env_id not in gymnasium.registry:  # "module:Id" registers itself on import
+            extra(package, f"{where}: env.id: {env_id}")
+    if env_id not in gymnasium.registry:
         raise InputError(f"{where}: env.id: unknown environment {env_id!r}{did_you_mean(env_id, gymnasium.registry)}")
     if section["backend"] == "envpool":
         pool = extra("envpool", f"{where}: env.backend: envpool")
         if section["wrappers"] or env_id not in pool.list_all_envs():
             raise InputError(f"{where}: env.backend: EnvPool has no {env_id}, or not with wrappers; use gymnasium")
     wrappers = []
-    for text in section["wrappers"]:
+    for text in section["wrappers"][:num_wrappers]:
         module, _, name = str(text).partition(":")
         try:
             wrappers.append(getattr(importlib.import_module(module), name))
@@ -55,17 +65,24 @@ def env_arguments(task):
     return env_id, kwargs, wrappers
 
 
-def make_env(task):
+def make_env(task, num_wrappers=None):
     """One environment of a task. InputError when it cannot be made."""
-    env_id, kwargs, wrappers = env_arguments(task)
+    env_id, kwargs, wrappers = env_arguments(task, num_wrappers)
     env = _guarded(task, lambda: gymnasium.make(env_id, **kwargs))
-    for wrapper in wrappers:
-        env = _guarded(task, lambda env=env, wrapper=wrapper: wrapper(env))
+    for text, wrapper in zip(task.section("env")["wrappers"], wrappers, strict=False):
+        env = _guarded(task, lambda env=env, wrapper=wrapper: wrapper(env), f"env.wrappers: {text}")
     return env
 
 
-def _guarded(task, build):
-    """build(), with whatever an environment's constructor raises turned into one InputError."""
+def flattening(space, env_id):
+    """The wrapper, as module:Class, that makes a vector of an observation space; None when none is known to."""
+    if env_id.rpartition(":")[2].startswith(tuple(EXTRAS)):
+        return "minigrid.wrappers:ImgObsWrapper"
+    return "gymnasium.wrappers:FlattenObservation" if space.is_np_flattenable else None
+
+
+def _guarded(task, build, what=""):
+    """build(), with whatever an environment's constructor raises turned into one InputError. what: the key to blame."""
     try:
         return build()
     except InputError:
@@ -75,7 +92,7 @@ def _guarded(task, build):
         if not reason or isinstance(error, (KeyError, ArithmeticError)):  # their texts say little
             reason = f"{type(error).__name__}: {reason}".rstrip(": ")
             reason += f" with env.kwargs {task.section('env')['kwargs']}"
-        raise InputError(f"{place(task)}: env.id: {task.section('env')['id']}: {reason}") from None
+        raise InputError(f"{place(task)}: {what or 'env.id: ' + task.section('env')['id']}: {reason}") from None
 
 
 def time_limit(env, task):
@@ -87,6 +104,24 @@ def time_limit(env, task):
             "and may never end; set one"
         )
     return int(limit)
+
+
+HIGHEST = {  # id without its version -> the largest reward of a step; and of an episode, None: that of each of its steps
+    "CartPole": (1.0, None), "Acrobot": (0.0, 0.0), "MountainCar": (-1.0, -1.0), "MountainCarContinuous": (100.0, 100.0),
+    "Pendulum": (0.0, 0.0), "Blackjack": (1.5, 1.5), "MiniGrid": (1.0, 1.0), "BabyAI": (1.0, 1.0),
+}  # fmt: skip
+
+
+def known_rewards(task, horizon):
+    """(largest return, largest reward) of an environment whose rewards are known and untouched by a wrapper; else None twice."""
+    env_id, kwargs, wrappers = env_arguments(task)
+    name = env_id.split("-")[0]
+    if name not in HIGHEST or not all(issubclass(wrapper, gymnasium.ObservationWrapper) for wrapper in wrappers):
+        return None, None
+    reward, total = HIGHEST[name]
+    if name == "Blackjack" and not kwargs.get("natural"):
+        reward = total = 1.0
+    return reward * horizon if total is None else total, reward
 
 
 class Outcome:
@@ -107,6 +142,22 @@ class Outcome:
         if self.type == "normalised":
             return ((returns - self.low) / (self.high - self.low)).clamp(0, 1)
         return last if self.type == "final" else returns
+
+    def highest(self, best_return, best_reward, where):
+        """What no episode is worth more than, None when that is not known.
+
+        best_return, best_reward: the largest return of an episode and reward of a step there are, None when not known.
+        InputError (where: what it begins with) when outcome.threshold is out of reach.
+        """
+        if self.type == "success" and best_return is not None and best_return < self.threshold:
+            raise InputError(
+                f"{where}outcome.threshold: {self.threshold:g} can never be reached, the return is at most {best_return:g}"
+            )
+        if self.type == "normalised" and best_return is not None:
+            return min(max((best_return - self.low) / (self.high - self.low), 0.0), 1.0)
+        if self.type in ("success", "normalised"):
+            return 1.0
+        return best_reward if self.type == "final" else best_return
 
     def of_return(self, any_reward_midway):
         """True when the outcome is a function of the return alone."""
@@ -134,23 +185,27 @@ class GroupVectorEnv:
     where rows that have ended are reset by mask and then ignored, so that a group is a fixed set of whole episodes.
     With backend: envpool a pool is made for each reset, since EnvPool takes seeds only then; its rows of one seed share
     what happens after the start as well, so it suits environments that are random at the start only.
+    With anew, environments are made for each reset: for those that keep something between episodes (envs/memory.py).
     Whatever the environment's own code raises becomes a Fault.
     """
 
-    def __init__(self, task, num_envs):
-        self.env_id, self.kwargs, wrappers = env_arguments(task)
-        self.num_envs = num_envs
-        self.scalar = make_env(task)
+    def __init__(self, task, num_envs, num_wrappers=None, anew=False):
+        """num_wrappers: only so many of the task's wrappers, the innermost ones."""
+        self.env_id, self.kwargs, wrappers = env_arguments(task, num_wrappers)
+        self.num_envs, self.env = num_envs, None
+        self.scalar = make_env(task, num_wrappers)
         if task.section("env")["backend"] == "envpool":
             self.mode = "envpool"
             return
         native = gymnasium.spec(self.env_id).vector_entry_point is not None and not wrappers
         native = native and hasattr(self.scalar.unwrapped, "state") and not self.env_id.startswith("phys2d/")
         self.mode = "vector_entry_point" if native else "sync"
+        self.anew = anew and not native
         vector_kwargs = None if native else {"autoreset_mode": gymnasium.vector.AutoresetMode.DISABLED}
-        self.env = _guarded(task, lambda: gymnasium.make_vec(
+        self.make = lambda: _guarded(task, lambda: gymnasium.make_vec(
             self.env_id, num_envs, self.mode, vector_kwargs, wrappers or None, **self.kwargs
-        ))
+        ))  # fmt: skip
+        self.env = self.make()
 
     def reset(self, seeds, num_members, noise_seeds):
         """Start all rows, num_members side by side alike for each of the seeds. Returns observations [num_envs, ...].
@@ -165,6 +220,9 @@ class GroupVectorEnv:
             return self._reset_pool() if self.mode == "envpool" else self._reset_sync(noise_seeds)
 
     def _reset_sync(self, noise_seeds):
+        if self.anew:
+            self.env.close()
+            self.env = self.make()
         observations, _ = self.env.reset(seed=self.seeds)
         for env, seed in zip(self.env.envs, noise_seeds(), strict=True):
             env.unwrapped.np_random = np.random.Generator(np.random.PCG64(int(seed)))
@@ -198,3 +256,8 @@ class GroupVectorEnv:
         if self.mode == "sync" and ended.any():
             with faults(f"{self.env_id} raised in reset"):
                 self.env.reset(seed=self.seeds, options={"reset_mask": ended})
+
+    def close(self):
+        for env in (self.env, self.scalar):
+            if env is not None:
+                env.close()
