@@ -90,6 +90,8 @@ _WARM_START = {
 _SAMPLING = {
     "max_new_tokens": Key(int, low=1),
     "temperature": Key(float, default=1.0, low=1e-3),
+    "stop": Key(list, default=(), doc="texts; a completion ends at the first of them, which is no part of it", each=Key(str)),
+    "truncated": Key(str, default="as_is", choices=("as_is", "zero"), doc="zero: a completion cut off at max_new_tokens earns 0"),
 }
 _DEVICE = Key(
     str, default="auto", choices=("auto", "cpu", "cuda", *(f"cuda:{n}" for n in range(8))), doc="auto: a GPU where there is one"
@@ -167,7 +169,13 @@ KINDS = {  # kind -> its own keys and sections
             "answer_column": Key(str, default="answer"),
             "template": Key(str, default="{prompt}", doc="what the model reads; {prompt} is the question"),
             "chat": Key(bool, default=True, doc="wrap in the tokenizer's chat template"),
-            "answer": Key(str, default="last_number", choices=("last_number", "marked"), doc="marked: #### or boxed"),
+            "date": Key(str, default="26 Jul 2024", doc="what is today to a chat template that prints the date"),
+            "answer": Key(
+                str,
+                default="last_number",
+                choices=("last_number", "marked", "boxed", "whole"),
+                doc="marked: after ####, in \\boxed{} or <answer>; boxed: in \\boxed{}; whole: the completion is the number alone",
+            ),
             "answer_tolerance": Key(float, default=0.0, low=0.0),
         },
     },
