@@ -47,7 +47,7 @@ def test_a_completion_ends_at_the_first_stop_text(policy):
             assert torch.equal(drawn.tokens[g, i, :length], free.tokens[g, i, :length])
             assert (drawn.tokens[g, i, length:] == stopping.pad_id).all() and (drawn.token_log_probs[g, i, length:] == 0).all()
             torch.testing.assert_close(drawn.token_log_probs[g, i, :length], free.token_log_probs[g, i, :length])
-    assert num_cut > 20
+    assert num_cut > 10
     batch = stopping.sample(policy, 0)
     torch.testing.assert_close(stopping.log_probs(policy, batch), batch.log_probs, atol=1e-4, rtol=1e-4)
 
