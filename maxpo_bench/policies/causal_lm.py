@@ -102,12 +102,13 @@ def prefill(model, prompt_tokens, prompt_mask, cache):
 
 
 @torch.no_grad()
-def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature=1.0):
+def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature=1.0, stopped=None):
     """Draw N completions for each of G prompts. Returns Completions.
 
     prompt_tokens, prompt_mask: [G, P], left-padded. uniforms: [G, N, T] in [0, 1), one per token: a token is the
     inverse CDF of the policy at its uniform, so policies given the same uniforms share their random numbers.
     eos_ids: tokens that end a completion. pad_id fills up. The statistics are those of the tempered distribution.
+    stopped: tokens so far [R, t] -> [R] bool, further completions that end here; asked after every token.
     """
     num_groups, group_size, max_tokens = uniforms.shape
     device = prompt_tokens.device
@@ -137,6 +138,8 @@ def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, 
         entropies[live, t] = -torch.special.xlogy(p, p).sum(-1)[node]
         score_norms[live] += (1 - 2 * p[node, token]) + p.square().sum(-1)[node]
         goes_on = torch.isin(token, ends, invert=True)
+        if stopped is not None:
+            goes_on &= ~stopped(tokens[live, : t + 1])
         if not goes_on.all():
             lengths[live[~goes_on]] = t + 1
             live, node, token = live[goes_on], node[goes_on], token[goes_on]

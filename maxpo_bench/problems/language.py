@@ -56,8 +56,11 @@ class LanguageProblem(Problem):
         self.tokenizer = self.source.load_tokenizer(task.section("model"))
         self.device = find_device(task.section("device"), task.path.name)
         self.max_workers = 1 if self.device.type == "cuda" else None  # seeds take turns on a GPU
-        self.max_new_tokens = task.section("sampling")["max_new_tokens"]
-        self.temperature = task.section("sampling")["temperature"]
+        sampling = task.section("sampling")
+        self.max_new_tokens, self.temperature = sampling["max_new_tokens"], sampling["temperature"]
+        self.stop, self.truncated_earns_nothing = sampling["stop"], sampling["truncated"] == "zero"
+        if "" in self.stop:
+            raise InputError(f"{task.path.name}: sampling.stop: an empty text would end every completion before it begins")
         self.pad_id = self.tokenizer.pad_token_id
         self.eos_ids = self.source.end_tokens(self.tokenizer)
         self.saves_states = self.source.saves_states
@@ -70,7 +73,7 @@ class LanguageProblem(Problem):
             if not rows:
                 raise InputError(f"{self.task.path.name}: data: split {name!r} is empty")
             texts = [self.source.format_prompt(row["prompt"], self.tokenizer) for row in rows]
-            tokens = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+            tokens = self.source.encode(texts, self.tokenizer)
             self._check_lengths(name, tokens)
             self._splits[name] = rows, tokens
         return self._splits[name]
@@ -90,7 +93,7 @@ class LanguageProblem(Problem):
         """Prompt + completion + end token, right-padded: tokens, targets [B, T]; targets are -100 where not learnt."""
         tokenizer = self.tokenizer
         prompts = [self.source.format_prompt(prompt, tokenizer) for prompt, _ in pairs]
-        prompts = tokenizer(prompts, add_special_tokens=False)["input_ids"]
+        prompts = self.source.encode(prompts, tokenizer)
         answers = tokenizer([c for _, c in pairs], add_special_tokens=False)["input_ids"]
         sequences = [p + a + [self.eos_ids[0]] for p, a in zip(prompts, answers, strict=True)]
         tokens = torch.full((len(pairs), max(map(len, sequences))), self.pad_id)
@@ -152,9 +155,27 @@ class LanguageProblem(Problem):
         uniforms = torch.from_numpy(noise.random((len(chosen), group_size, self.max_new_tokens)))
         with self._precision():
             completions = causal_lm.sample_groups(
-                policy, prompt_tokens, prompt_mask, uniforms, self.eos_ids, self.pad_id, self.temperature
+                policy, prompt_tokens, prompt_mask, uniforms, self.eos_ids, self.pad_id, self.temperature, self._stops()
             )
         return Batch([rows[i] for i in chosen], prompt_tokens, prompt_mask, completions)
+
+    def _stops(self):
+        """Which completions hold a stop text by now, as sample_groups asks it: tokens [R, t] -> [R] bool. None without any.
+
+        No text before held one, so that only the end is read: a token is at least a byte, or none where it is a special one.
+        """
+        if not self.stop:
+            return None
+        reach = 8 + 4 * max(map(len, self.stop))
+
+        def stopped(tokens):
+            texts = self._texts(tokens[:, -reach:].tolist())
+            return torch.tensor([any(stop in text for stop in self.stop) for text in texts], device=tokens.device)
+
+        return stopped
+
+    def _texts(self, sequences):
+        return self.tokenizer.batch_decode(sequences, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
     def _precision(self):
         """bf16 arithmetic on a GPU, float32 on a CPU. Weights stay float32: bf16 ones would swallow steps of 1e-6."""
@@ -168,11 +189,14 @@ class LanguageProblem(Problem):
 
     def reward(self, batch):
         """The verifier's reward of each completion: [1, G, N] float64. A verifier that raises is counted: a Fault."""
-        rewards = [[reward for _, reward in group] for group in self._judged(batch)]
+        rewards = [[reward for _, reward, _ in group] for group in self._judged(batch)]
         return torch.tensor(rewards, dtype=torch.float64)[None]
 
     def _judged(self, batch):
-        """(text, reward) of each completion; equal completions of a prompt are decoded and judged once."""
+        """(text, reward, was it cut off) of each completion; equal completions of a prompt are decoded and judged once.
+
+        Cut off: max_new_tokens long with neither an end token nor a stop text. The text ends before the first stop text.
+        """
         tokens = batch.completions.tokens.cpu().numpy()
         lengths = batch.completions.lengths.cpu().numpy()
         ends = set(self.eos_ids)
@@ -184,13 +208,15 @@ class LanguageProblem(Problem):
                 if key not in unique:
                     sequence = tokens[g, i, : lengths[g, i]].tolist()
                     unique[key] = sequence[:-1] if sequence[-1] in ends else sequence
-        texts = self.tokenizer.batch_decode(
-            list(unique.values()), skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
         judged, first_error = {}, None
-        for key, text in zip(unique, texts, strict=True):
+        for key, text in zip(unique, self._texts(list(unique.values())), strict=True):
+            cut_off = len(unique[key]) == self.max_new_tokens  # an end token is no part of it
+            stops = [at for at in map(text.find, self.stop) if at >= 0]
+            if stops:
+                text, cut_off = text[: min(stops)], False
             try:
-                judged[key] = text, float(self.source.verify(batch.rows[key[0]], text))
+                reward = float(self.source.verify(batch.rows[key[0]], text))
+                judged[key] = text, 0.0 if cut_off and self.truncated_earns_nothing else reward, cut_off
             except Exception as error:  # any error at all of a verifier is a fault of the task, not a wrong answer
                 self.verifier_errors += 1
                 first_error = first_error or (error, batch.rows[key[0]]["prompt"], text)
@@ -265,20 +291,22 @@ class LanguageProblem(Problem):
         """Held-out rewards [1, P, n] of the first P held-out prompts, shuffled once for all, and how varied they are.
 
         extras: "distinct", part of different completions among a prompt's first 8, mean over prompts; "entropy", nats per
-        token, mean over all tokens of all completions.
+        token, mean over all tokens of all completions; "truncated_share", part of the completions that were cut off.
         """
         chosen = self._held_out(prompts)
         noise = streams.generator(self.task.name, self.seed, "evaluation", step)
-        rewards, distinct, entropy, num_tokens = [], 0, 0.0, 0
+        rewards, distinct, entropy, num_tokens, cut_off = [], 0, 0.0, 0, 0
         chunk = max(1, min(EVALUATION_ROWS, EVALUATION_LOGITS // len(self.tokenizer)) // samples)
         for start in range(0, prompts, chunk):
             batch = self._sample_rows(policy, "held_out", chosen[start : start + chunk], noise, samples)
             judged = self._judged(batch)
-            rewards += [[reward for _, reward in group] for group in judged]
-            distinct += sum(len({text for text, _ in group[:DISTINCT_SAMPLES]}) for group in judged)
+            rewards += [[reward for _, reward, _ in group] for group in judged]
+            distinct += sum(len({text for text, _, _ in group[:DISTINCT_SAMPLES]}) for group in judged)
+            cut_off += sum(was_cut_off for group in judged for _, _, was_cut_off in group)
             entropy += batch.completions.token_entropies.double().sum().item()
             num_tokens += int(batch.completions.lengths.sum())
         extras = {"distinct": [distinct / (prompts * min(samples, DISTINCT_SAMPLES))], "entropy": [entropy / num_tokens]}
+        extras["truncated_share"] = [cut_off / (prompts * samples)]
         return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
 
     def scores(self, policy, batch):

@@ -77,7 +77,7 @@ class Common(Section):
     group_size: int = Field(ge=2, description="N, completions per prompt or episodes per start state")
     groups: int = Field(1, ge=1, description="prompts or start states per step")
     steps: int = Field(ge=1, description="policy updates")
-    seeds: int = Field(10, ge=1, le=FIRST_TUNING_SEED - 1, description="a cell's seeds: so many from first_seed on, without 100-109")
+    seeds: int = Field(10, ge=1, le=FIRST_TUNING_SEED - 1, description="how many a cell runs, from first_seed on, without 100-109")
     first_seed: int = Field(0, ge=0, le=10**9, description="0; pilots, tuning and sweeps: from 10000 on, and never reported")
     seed_budget_s: float = Field(0.0, ge=0, description="seconds that a cell may take, which limits its seeds; 0: no limit")
     numerics: Literal["portable", "native"] = Field(
@@ -278,7 +278,10 @@ class HuggingFaceData(Section):
     template: str = Field("{prompt}", description="what the model reads; {prompt} is the question")
     chat: bool = Field(True, description="wrap in the tokenizer's chat template")
     date: str = Field("2026-01-01", description="the day that a chat template sees, year-month-day")
-    answer: Literal["last_number", "marked"] = Field("last_number", description="marked: #### or boxed")
+    answer: Literal["last_number", "marked", "boxed", "whole"] = Field(
+        "last_number",
+        description="marked: after ####, in \\boxed{} or <answer>; boxed: in \\boxed{}; whole: the completion is the number alone",
+    )
     answer_tolerance: float = Field(0.0, ge=0)
 
     @field_validator("template")

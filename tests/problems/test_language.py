@@ -325,7 +325,7 @@ def test_evaluation_extras_equal_hand_computed_ones(problem, monkeypatch, at_onc
 
 def test_distinct_of_few_samples_is_of_those(problem, monkeypatch):
     monkeypatch.setattr(problem, "_sample_rows", lambda *_: by_hand(problem, [["1", "2", "1", "22"]], [[0.0] * 4]))
-    assert problem.evaluate(None, 0, 1, 4).extras == {"distinct": [3 / 4], "entropy": [0.0]}
+    assert problem.evaluate(None, 0, 1, 4).extras == {"distinct": [3 / 4], "entropy": [0.0], "truncated_share": [0.0]}
 
 
 def test_bases_differ_by_seed_and_repeat():

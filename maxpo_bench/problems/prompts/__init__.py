@@ -49,6 +49,10 @@ class PromptSource:
         """The text the model reads."""
         return prompt
 
+    def encode(self, texts, tokenizer):
+        """Token ids of formatted prompts: a list for each text."""
+        return tokenizer(texts, add_special_tokens=False)["input_ids"]
+
     def load_tokenizer(self, model):
         """Here: one token per character of the alphabet. model: the task's section of that name."""
         from maxpo_bench.policies import characters
@@ -70,5 +74,10 @@ class PromptSource:
 
         seed_int = int(streams.seed_ints(task.name, seed, "weights", 0, 1)[0])
         return causal_lm.from_config(
-            task.section("model"), len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, CONTEXT, seed_int
+            task.section("model"),
+            len(tokenizer),
+            tokenizer.pad_token_id,
+            tokenizer.eos_token_id,
+            self.context(task.section("model")),
+            seed_int,
         )
