@@ -33,6 +33,7 @@ def run_base(name, results=None, seeds=None):
         try:
             # What cannot be used is refused while the old base is still whole.
             row_wise, max_workers = prepare(task)
+            _self_check(task, seeds)
         except Fault as error:
             if _is_ok(folder):
                 print(f"base {task.name}: failed: {error}; the base of before is still there", flush=True)
@@ -60,6 +61,13 @@ def run_base(name, results=None, seeds=None):
         )
     print(f"base {task.name}: {len(seeds)} seeds in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def _self_check(task, seeds):
+    from maxpo_bench import problems
+
+    job = tuple(seeds[:1])
+    workers.run([job], lambda job, tick: problems.build(task, job).self_check(), f"self-check of {task.name}", 1)
 
 
 def _locked(task):

@@ -49,6 +49,10 @@ class Problem:
         """Called once, before the seeds are forked into workers and before any old result is touched: import what sampling
         and training will need, and refuse (InputError) data that cannot be used."""
 
+    def self_check(self):
+        """Called once by the base stage, in a worker, before any old result is touched: InputError when a policy of this task
+        would give wrong numbers."""
+
     def initial_policy(self):
         """The policy every estimator starts from: an nn.Module whose parameters have a leading axis S."""
         raise NotImplementedError

@@ -104,8 +104,30 @@ class LanguageProblem(Problem):
         return tokens.to(self.device), targets.to(self.device)
 
     def untrained_policy(self):
-        """The model before any warm start."""
-        return self.source.load_model(self.task, self.tokenizer, self.seed).to(self.device)
+        """The model before any warm start. InputError where none of our ways to read it gives its own numbers."""
+        policy = self.source.load_model(self.task, self.tokenizer, self.seed).to(self.device)
+        try:
+            causal_lm.way_of(policy, self._longest())
+        except InputError as error:
+            raise InputError(f"{self.task.path.name}: model: {error}") from None
+        return policy
+
+    def _longest(self):
+        """Tokens of the longest prompt and its completion."""
+        prompts = [tokens for split in ("train", "held_out") for tokens in self.split(split)[1]]
+        return max(map(len, prompts)) + self.max_new_tokens
+
+    def self_check(self):
+        """One batch of the model as it comes: sampled, scored and read plainly, the same. InputError where it is not."""
+        policy = self.untrained_policy()
+        if self.device.type == "cuda":  # the float32 of before says that masks and caches are right; bfloat16 is coarser
+            with self._precision():
+                off = causal_lm.sampled_against_scored(policy)
+            if off > causal_lm.AUTOCAST_TOLERANCE:
+                raise InputError(
+                    f"{self.task.path.name}: model: {type(policy).__name__} under bfloat16: a token's log-probability when sampled "
+                    f"and when scored differ by {off:.2g} nats on average; device: cpu computes in float32"
+                )
 
     def initial_policy(self):
         """The base policy: loaded from the base stage's weights, or made here when there is no base folder."""

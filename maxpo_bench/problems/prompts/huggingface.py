@@ -88,7 +88,9 @@ class Source(PromptSource):
         return list(dict.fromkeys(end for end in found if end is not None))
 
     def context(self, model):
-        return getattr(self._config, "max_position_embeddings", None) or 1_000_000  # some state-space models have none
+        from maxpo_bench.policies import causal_lm
+
+        return causal_lm.context(self._config) or 1_000_000  # some state-space models have none
 
     def load_model(self, task, tokenizer, seed):
         import torch
