@@ -18,6 +18,7 @@ import yaml
 
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import build, figures, load, page, tables, verdicts, words
+from maxpo_bench.settings import claims
 
 TASKS, ESTIMATORS = ("bandit", "maze", "frozenlake"), ("rloo", "passk_training", "pkpo", "maxpo")
 EVIL = '<script>alert("x")</script> | **b** & [l](http://x)'
@@ -279,7 +280,7 @@ def test_few_seeds_get_no_interval_anywhere(tmp_path, seeds):
         tables.ladders(results),
         tables.overall(results, scale),
         tables.collapse(results, scale),
-        verdicts.judge(results, verdicts.read(root / "claims.yaml"))[1].query("measure != 'gradient variance'"),
+        verdicts.judge(results, claims.read(root / "claims.yaml"))[1].query("measure != 'gradient variance'"),
     ):
         for column in [c for c in table.columns if c.endswith(("low", "high"))]:
             assert table[column].isna().all(), column
