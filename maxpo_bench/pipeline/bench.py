@@ -15,12 +15,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import bench_cases
-from maxpo_bench.settings import task_file
+from maxpo_bench.settings import loader, task_file
 
 THRESHOLDS = Path("tests") / "performance" / "thresholds.yaml"
 NUM_BURSTS = 25
@@ -133,8 +131,7 @@ def gate(root, revision, cases=bench_cases.CASES):
 def thresholds(root):
     """case -> the slowdown it may have, with the default under "default": tests/performance/thresholds.yaml."""
     path = root / THRESHOLDS
-    limits = yaml.safe_load(path.read_text()) if path.is_file() else {}
-    limits = {"default": 0.15, **(limits or {})}
+    limits = {"default": 0.15, **(loader.read(path) if path.is_file() else {})}
     for case, limit in limits.items():
         if case not in ("default", *bench_cases.CASES):
             raise InputError(f"{path}: no case {case!r}; cases: {', '.join(bench_cases.CASES)}")

@@ -80,15 +80,15 @@ def compare(root=".", against="HEAD", results=None):
     published files lie too, a cell counts as recomputed where its checkpoints are, which are never published.
     InputError for an unknown revision.
     """
-    from maxpo_bench.report.load import read_params
+    from maxpo_bench.settings import params as params_file
 
     root = Path(root)
     folder = root / "results" if results is None else Path(results)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of results; `maxpo-bench repro` makes one")
-    params = read_params(root)
+    params = params_file.read(root)
     cells = [(t, e) for t in dict.fromkeys(params["tasks"]) for e in dict.fromkeys(params["estimators"])]
-    tables = [f"variance/{t}.csv" for t in params["tasks"]] + [f"studies/{s}.csv" for s in params.get("studies", [])]
+    tables = [f"variance/{t}.csv" for t in params["tasks"]] + [f"studies/{s}.csv" for s in params["studies"]]
     wanted = [f"runs/{t}/{e}/{name}" for t, e in cells for name in CELL_FILES] + tables
     published = {
         path.removeprefix("results/"): data for path, data in read_revision(root, against, [f"results/{p}" for p in wanted]).items()

@@ -3,6 +3,7 @@
 DVC runs the stages; this file reads params.yaml and the dvc.lock files.
 """
 
+import functools
 import hashlib
 import json
 from pathlib import Path
@@ -13,44 +14,29 @@ from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import dvc_files
 from maxpo_bench.settings import task_file
+from maxpo_bench.settings.loader import read as read_yaml
 
 UNSEEN = {"__pycache__", ".gitignore", ".new", "weights.safetensors", "checkpoints.safetensors"}  # by .dvcignore
 
 
 def declared(root=None):
-    """The lists of params.yaml, every name checked: {"tasks", "estimators", "studies", "variance_policy"}."""
+    """params.yaml as settings.params.read gives it, and every name is that of a task, an estimator, a study."""
     from maxpo_bench import estimators, studies
+    from maxpo_bench.settings import params
 
     root = Path(root or task_file.root())
-    path = root / "params.yaml"
-    if not path.is_file():
-        raise InputError("params.yaml not found; run this from the project's folder")
-    try:
-        params = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise InputError(f"params.yaml: not valid YAML ({getattr(error, 'problem', error)})") from None
-    legal = {
-        "tasks": task_file.names(root / "tasks"),
-        "estimators": estimators.names(),
-        "studies": studies.names(),
-    }
-    if not isinstance(params, dict):
-        raise InputError("params.yaml: must be a mapping with the keys tasks, estimators, studies, variance_policy")
-    for key in params:
-        if key not in (*legal, "variance_policy"):
-            raise InputError(f"params.yaml: {key}: unknown key{did_you_mean(key, [*legal, 'variance_policy'])}")
-    for key, names in legal.items():
-        chosen = params.get(key)
-        if not isinstance(chosen, list) or not chosen:
+    found = params.read(root)
+    legal = {"tasks": task_file.names(root / "tasks"), "estimators": estimators.names(), "studies": studies.names()}
+    named = [(key, key, found[key]) for key in legal]
+    named += [(f"trained_estimators.{key}", key, found["trained_estimators"][key]) for key in ("estimators", "tasks")]
+    named += [("long_tasks", "tasks", found["long_tasks"])]
+    for key, kind, names in named:
+        if not names and key == kind:
             raise InputError(f"params.yaml: {key}: must be a list with at least one name")
-        for name in chosen:
-            if name not in names:
-                raise InputError(f"params.yaml: {key}: unknown name {name!r}{did_you_mean(name, names)}")
-            if chosen.count(name) > 1:
-                raise InputError(f"params.yaml: {key}: {name!r} is listed twice")
-    if params.get("variance_policy") not in params["estimators"]:
-        raise InputError(f"params.yaml: variance_policy: must be one of the estimators, got {params.get('variance_policy')!r}")
-    return params
+        for name in names:
+            if name not in legal[kind]:
+                raise InputError(f"params.yaml: {key}: unknown name {name!r}{did_you_mean(name, legal[kind])}")
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- plan
@@ -102,11 +88,11 @@ def all_states(root, params):
     locks = {"": _lock(root / "dvc.lock")} | {
         task: _lock(dvc_files.path_of(root, task).with_name("dvc.lock")) for task in params["tasks"]
     }
-    hashes, states = {}, {}
+    hashes, states, read = {}, {}, functools.cache(lambda path: read_yaml(root / path, path))
     for stage in stage_names(params):
         target = dvc_target(stage)
         path, _, name = target.rpartition(":")
-        states[stage] = _state(root, locks[Path(path).parent.name if path else ""].get(name), hashes)
+        states[stage] = _state(root, locks[Path(path).parent.name if path else ""].get(name), hashes, read)
     return states
 
 
@@ -134,7 +120,7 @@ def _seconds(root, params):
     return found
 
 
-def _state(root, entry, hashes):
+def _state(root, entry, hashes, read):
     """('up to date' | 'stale' | 'missing' | 'never run', reason) by the hashes in dvc.lock, as DVC itself would judge."""
     if entry is None:
         return "never run", ""
@@ -144,7 +130,7 @@ def _state(root, entry, hashes):
     for path, values in entry.get("params", {}).items():
         if not (root / path).is_file():
             return "stale", f"{path} is gone"
-        now = yaml.load((root / path).read_bytes(), Loader=task_file.StrictLoader)  # 3e-3 is a number, as for DVC
+        now = read(path)
         if any(now.get(key) != value for key, value in values.items()) or (path != "params.yaml" and len(now) != len(values)):
             return "stale", f"{path} changed"
     for kind in ("deps", "outs"):

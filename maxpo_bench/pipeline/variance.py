@@ -75,10 +75,9 @@ def checkpoints_of(task, estimator, results):
 
 def _variance_policy():
     """The estimator whose checkpoints are measured: variance_policy of params.yaml; maxpo without that file."""
-    import yaml
+    from maxpo_bench.settings import params
 
-    path = root() / "params.yaml"
-    return yaml.safe_load(path.read_bytes())["variance_policy"] if path.is_file() else "maxpo"
+    return params.read(root())["variance_policy"] if (root() / "params.yaml").is_file() else "maxpo"
 
 
 def _rounded(row):

@@ -19,6 +19,7 @@ CUT = 200  # time limit given to an environment that has none
 STEP_BUDGET = 4_000_000  # environment steps that a cell's training may take, for environments stepped in Python
 
 TEMPLATE = """\
+# yaml-language-server: $schema=schema.json
 # Written by `maxpo-bench new-task`. {num_episodes} random episodes: return {low:g} to {high:g}, {length:.0f} steps.
 version: 1
 kind: {kind}

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
 from maxpo_bench.errors import InputError
-from maxpo_bench.settings.loader import StrictLoader
+from maxpo_bench.settings import params as params_file
 from maxpo_bench.settings.task_file import load as load_task
 
 STATUSES = {
@@ -118,27 +117,10 @@ def is_language(task):
     return task.kind not in GYM_KINDS
 
 
-def read_params(root):
-    """{tasks, estimators, studies} of params.yaml; InputError when it is not there or not lists of names."""
-    path = Path(root) / "params.yaml"
-    if not path.is_file():
-        raise InputError(f"{path}: not found; run in the project's folder")
-    try:
-        params = yaml.load(path.read_bytes(), Loader=StrictLoader) or {}
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not valid YAML ({getattr(error, 'problem', error)})") from None
-    if not isinstance(params, dict):
-        raise InputError(f"{path}: must be a mapping with the keys tasks, estimators, studies, variance_policy")
-    for key in ("tasks", "estimators"):
-        if not isinstance(params.get(key), list) or not all(isinstance(x, str) for x in params[key]):
-            raise InputError(f"{path}: {key}: must be a list of names")
-    return params
-
-
 def read(root="."):
     """All declared results under root as Results. Whatever is absent or broken becomes a status or a note, no error."""
     root, notes = Path(root), []
-    params = read_params(root)
+    params = params_file.read(root)
     estimators, tasks, cells = list(dict.fromkeys(params["estimators"])), {}, {}
     curves, ladders, variance, studies = [], [], [], {}
     for name in dict.fromkeys(params["tasks"]):
@@ -162,7 +144,7 @@ def read(root="."):
         table = read_table(root / "results" / "variance" / f"{name}.csv", notes, VARIANCE, [], words=WORDS, gaps=True)
         if table is not None:
             variance.append(table.assign(task=name))
-    for name in dict.fromkeys([*(params.get("studies") or []), *EXTRA_STUDIES]):
+    for name in dict.fromkeys([*params["studies"], *EXTRA_STUDIES]):
         path = root / "results" / "studies" / f"{name}.csv"
         if path.is_file() or name not in EXTRA_STUDIES:
             table = read_table(path, notes, EXTRA_STUDIES.get(name, ()), words=None, gaps=True)

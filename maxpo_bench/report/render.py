@@ -8,6 +8,7 @@ from pathlib import Path
 
 from maxpo_bench.machine import files
 from maxpo_bench.report import figures, figures_variance, load, page, style, tables, verdicts, words
+from maxpo_bench.settings import claims
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 TIMED = ("cost", "step_time")  # studies that measure times: shown in the last section, the rest of the report reads no time
@@ -21,7 +22,7 @@ def build(root="."):
     """Read the results under root and write the report. Returns 0. InputError when params.yaml or claims.yaml is broken."""
     start = time.perf_counter()
     results = load.read(root)
-    declared = verdicts.read(results.root / "claims.yaml")
+    declared = claims.read(results.root / "claims.yaml")
     scale = load.scales(results)
     judged, by_task, properties = verdicts.judge(results, declared)
     timed = (judged["measure"] == "time") if len(judged) else []

@@ -6,16 +6,13 @@ the curve; for the variance the initial and the final policies): a decided verdi
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
-from maxpo_bench.settings.loader import StrictLoader
 
 VIEWS = {  # measure -> the view that is judged, and those beside it
     "max@K": ("after training", "at half of the steps", "area under the curve"),
@@ -24,67 +21,11 @@ VIEWS = {  # measure -> the view that is judged, and those beside it
     "time": ("a step",),
 }
 RATIOS = ("gradient variance", "time")  # judged as logarithms, shown as rival / method
-AGAINST = ("default", "same gradient")
 NOT_APPLICABLE = "not applicable"
-CLAIM = {"id": str, "statement": str, "measure": str, "against": (str, list), "margin": (int, float), "source": str}
-PROPERTY = {"id": str, "statement": str, "column": str, "is": str, "source": str}
-
-
-def read(path):
-    """claims.yaml as {"method": str, "claims": [...], "properties": [...]}. InputError names the claim and the key that is
-    wrong."""
-    try:
-        raw = yaml.load(Path(path).read_bytes(), Loader=StrictLoader)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
-        problem = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise InputError(f"{path}: not valid YAML ({problem})") from None
-    if not isinstance(raw, dict) or not isinstance(raw.get("method"), str) or not isinstance(raw.get("claims"), list):
-        raise InputError(f"{path}: must hold `method: <estimator>` and a list `claims:`")
-    for key in raw:
-        if key not in ("method", "claims", "properties"):
-            raise InputError(f"{path}: unknown key {key!r}{did_you_mean(key, ('method', 'claims', 'properties'))}")
-    raw["properties"] = raw.get("properties") or []
-    if not isinstance(raw["properties"], list):
-        raise InputError(f"{path}: properties: must be a list")
-    seen = set()
-    for kind, keys in (("claims", CLAIM), ("properties", PROPERTY)):
-        for number, claim in enumerate(raw[kind]):
-            where = f"{path}: {kind}: {claim.get('id', number + 1) if isinstance(claim, dict) else number + 1}"
-            _check(claim, keys, where)
-            if claim["id"] in seen:
-                raise InputError(f"{where}: id: there twice")
-            seen.add(claim["id"])
-    return raw
-
-
-def _check(claim, keys, where):
-    if not isinstance(claim, dict):
-        raise InputError(f"{where}: must be a mapping")
-    for key in claim:
-        if key not in keys:
-            raise InputError(f"{where}: unknown key {key!r}{did_you_mean(key, keys)}")
-    for key, kind in keys.items():
-        if key not in claim:
-            raise InputError(f"{where}: {key}: missing")
-        if not isinstance(claim[key], kind) or isinstance(claim[key], bool):
-            raise InputError(f"{where}: {key}: {claim[key]!r} is not of the right type")
-    if "measure" not in keys:
-        return
-    if claim["measure"] not in VIEWS:
-        raise InputError(f"{where}: measure: unknown {claim['measure']!r}{did_you_mean(claim['measure'], VIEWS)}")
-    if not 0 < claim["margin"] < 1:
-        raise InputError(f"{where}: margin: must be a number between 0 and 1, not {claim['margin']!r}")
-    against = claim["against"]
-    if isinstance(against, str) and against not in AGAINST:
-        raise InputError(f"{where}: against: unknown {against!r}{did_you_mean(against, AGAINST)}")
-    if isinstance(against, list) and not (against and all(isinstance(x, str) for x in against)):
-        raise InputError(f"{where}: against: must be one of {', '.join(AGAINST)} or a list of names")
 
 
 def judge(results, declared):
-    """(verdicts, by_task, properties), three DataFrames. declared: claims.yaml as `read` gives it.
+    """(verdicts, by_task, properties), three DataFrames. declared: claims.yaml as settings.claims.read gives it.
 
     verdicts: a row for each claim, rival and aggregate: verdict, effect, low, high (95%, for this comparison alone), num_pairs,
     tasks, seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason.

@@ -88,11 +88,16 @@ def read(path, where=None):
     return found
 
 
+def shown_key(key):
+    """A key as messages name it, whatever somebody wrote there."""
+    return key[:100] if key.isprintable() else repr(key[:100])
+
+
 def _only_plain(value, where, key):
     """InputError where YAML made something else of a value: a date, bytes, a set."""
     if isinstance(value, dict):
         for name, entry in value.items():
-            _only_plain(entry, where, f"{key}.{name}" if key else name)
+            _only_plain(entry, where, f"{key}.{shown_key(name)}" if key else shown_key(name))
     elif isinstance(value, list):
         for number, entry in enumerate(value):
             _only_plain(entry, where, f"{key}[{number}]")

@@ -8,6 +8,7 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from maxpo_bench.errors import InputError, did_you_mean
+from maxpo_bench.settings.loader import shown_key
 
 
 class Section(BaseModel):
@@ -27,7 +28,7 @@ def checked(model, raw, where):
         # A word that is unknown explains the one that is missing, so it comes first.
         found = min(error.errors(include_url=False), key=lambda item: item["type"] != "extra_forbidden")
         key, text = _told(model, raw, found)
-        raise InputError(": ".join(part for part in (where, key, text) if part)) from None
+        raise InputError(": ".join(part for part in (str(where), key, text) if part)) from None
 
 
 def _told(model, raw, error):
@@ -36,28 +37,29 @@ def _told(model, raw, error):
     shown = repr(value) if len(repr(value)) <= 100 else repr(value)[:100] + " ..."
     key, field, hint = _place(model, raw, path)
     if kind == "extra_forbidden":
-        legal = list(hint.model_fields)
+        legal = list(_fields(hint))
         near = difflib.get_close_matches(path[-1], legal, n=1, cutoff=0.5)
-        prefix = key[: key.rindex(".") + 1] if len(path) > 1 else ""
+        prefix = key.removesuffix(shown_key(path[-1]))
         return key, "unknown key, " + (f"did you mean {prefix + near[0]!r}?" if near else f"legal: {', '.join(legal)}")
     if kind == "missing":
-        while isinstance(hint, type) and issubclass(hint, BaseModel):  # of a section, its first key that has no default
-            name, field = next((name, field) for name, field in hint.model_fields.items() if field.is_required())
+        while _is_section(hint):  # of a section, its first key that has no default
+            name, field = next((name, field) for name, field in _fields(hint).items() if field.is_required())
             key, hint = f"{key}.{name}", field.annotation
         return key, f"missing ({field.description or _words(hint)})"
     if kind == "value_error":  # a rule of the model's own, which says what it is about
-        return "", f"{key}.{about['error']}" if key else str(about["error"])
+        rule = str(about["error"])  # of a section, it begins with the key
+        return ("", f"{key}.{rule}" if key else rule) if _is_section(hint) else (key, rule)
     if kind == "model_type":
-        return key, f"must be a section with keys {', '.join(hint.model_fields)}, got {shown}"
+        return key, f"must be a section with keys {', '.join(_fields(hint))}, got {shown}"
     if kind == "literal_error":
         legal = [str(word) for word in get_args(hint)]
         return key, f"unknown value {shown}{did_you_mean(value, legal)}; legal: {', '.join(legal)}"
     if kind == "finite_number" or isinstance(value, float) and not math.isfinite(value):
         return key, f"must be finite, got {shown}"
     if kind in ("greater_than_equal", "greater_than"):
-        return key, f"must be {'at least' if 'ge' in about else 'above'} {about.get('ge', about.get('gt'))}, got {shown}"
+        return key, f"must be {'at least' if 'ge' in about else 'above'} {_bound(about)}, got {shown}"
     if kind in ("less_than_equal", "less_than"):
-        return key, f"must be {'at most' if 'le' in about else 'below'} {about.get('le', about.get('lt'))}, got {shown}"
+        return key, f"must be {'at most' if 'le' in about else 'below'} {_bound(about)}, got {shown}"
     if kind in ("too_short", "too_long"):
         number = about.get("min_length", about.get("max_length"))
         entries = "1 entry" if number == 1 else f"{number} entries"
@@ -69,6 +71,21 @@ def _told(model, raw, error):
     return key, f"must be {_words(hint)}, got {shown}"
 
 
+def _bound(about):
+    """The limit of a range: 1, not 1.0."""
+    limit = next(about[name] for name in ("ge", "gt", "le", "lt") if name in about)
+    return int(limit) if limit == int(limit) else limit
+
+
+def _is_section(hint):
+    return isinstance(hint, type) and issubclass(hint, BaseModel)
+
+
+def _fields(section):
+    """{key as it is written: field} of a section."""
+    return {field.alias or name: field for name, field in section.model_fields.items()}
+
+
 def _place(model, raw, path):
     """(key as it is written in the file, its field, its type), following pydantic's path. An entry with an id goes by that."""
     key, field, hint = "", None, model
@@ -78,10 +95,12 @@ def _place(model, raw, path):
             key += f"[{entry['id']}]" if isinstance(entry, dict) and isinstance(entry.get("id"), str) else f"[{step}]"
             hint, raw = (get_args(hint) or (None,))[0], entry
             continue
-        key += f".{step[:100]}" if key else step[:100]
+        if get_origin(hint) is UnionType:  # pydantic's step into one of several types is none in the file
+            continue
+        key += f".{shown_key(step)}" if key else shown_key(step)
         raw = raw.get(step) if isinstance(raw, dict) else None
-        if isinstance(hint, type) and issubclass(hint, BaseModel) and step in hint.model_fields:
-            field = hint.model_fields[step]
+        if _is_section(hint) and step in _fields(hint):
+            field = _fields(hint)[step]
             hint = field.annotation
     return key, field, hint
 

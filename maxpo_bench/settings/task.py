@@ -21,14 +21,18 @@ Device = Literal["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", 
 
 
 class Optimiser(Section):
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    """What takes the policy steps."""
+
+    name: Literal["adam", "adamw", "sgd"] = Field("adam", description="Adam, Adam with decoupled weight decay, or plain steps")
     lr: float = Field(ge=0, description="learning rate")
-    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2)
-    weight_decay: float = Field(0.0, ge=0)
+    betas: list[Beta] = Field([0.9, 0.999], min_length=2, max_length=2, description="Adam's two averages")
+    weight_decay: float = Field(0.0, ge=0, description="by which weights shrink, times the learning rate")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up of the learning rate")
 
 
 class Evaluation(Section):
+    """How often, on how much."""
+
     every: int = Field(0, ge=0, description="steps between evaluations along training; 0: only first and last")
     prompts: int = Field(1, ge=1, description="held-out prompts or start states, first and last evaluation")
     samples: int = Field(64, ge=2, description="n samples per prompt, first and last evaluation")
@@ -37,14 +41,20 @@ class Evaluation(Section):
 
 
 class Score(Section):
+    """When a sample passes."""
+
     success: float = Field(1.0, description="a sample passes when its reward is at least this")
 
 
 class Variance(Section):
+    """The variance stage."""
+
     groups: int = Field(256, ge=8, description="M, groups drawn to measure the gradient estimator")
 
 
 class Loss(Section):
+    """The loss that the advantages enter."""
+
     clip: float = Field(0.0, ge=0, description="PPO clip range; 0: plain policy gradient")
     epochs: int = Field(1, ge=1, description="passes over each batch; more than 1 wants a clip")
     kl: float = Field(0.0, ge=0, description="weight of KL(policy || base policy)")
@@ -59,6 +69,8 @@ class Loss(Section):
 
 
 class Resources(Section):
+    """What a cell takes of a machine."""
+
     cpus: int = Field(1, ge=1, description="processor cores that a cell takes where cells run side by side")
     gpus: float = Field(0.0, ge=0, description="GPUs that a cell takes; .5: two cells share one")
     memory: str = Field("", pattern=r"^(\d{1,6} ?[MGT]B)?$", description='like "8 GB", or empty: whatever there is')
@@ -110,9 +122,11 @@ class Common(Section):
 
 
 class Arms(Section):
+    """The arms and the first policy."""
+
     count: int = Field(ge=2, description="how many arms")
-    rewards: Literal["linear", "exponential", "gaussian", "local_optimum", "risky"] = "linear"
-    start: Literal["uniform", "local_optimum"] = "uniform"
+    rewards: Literal["linear", "exponential", "gaussian", "local_optimum", "risky"] = Field("linear", description="what arms pay")
+    start: Literal["uniform", "local_optimum"] = Field("uniform", description="the first policy")
     start_prob: float = Field(0.9, ge=1e-6, le=1 - 1e-6, description="start: local_optimum: chance of arm 0")
 
 
@@ -122,15 +136,19 @@ class Bandit(Common):
 
 
 class Env(Section):
+    """The environment."""
+
     id: str = Field(description="any registered gymnasium id")
     kwargs: dict = Field({}, description="what gymnasium.make is given besides")
     wrappers: list[str] = Field([], description="module:Class of wrappers, innermost first")
     max_episode_steps: int = Field(0, ge=0, description="0: the environment's own time limit")
-    backend: Literal["gymnasium", "envpool"] = "gymnasium"
+    backend: Literal["gymnasium", "envpool"] = Field("gymnasium", description="what steps the environments")
 
 
 class Outcome(Section):
-    type: Literal["return", "success", "final", "normalised"] = "return"
+    """What an episode is worth."""
+
+    type: Literal["return", "success", "final", "normalised"] = Field("return", description="what of an episode is its reward")
     threshold: float = Field(1.0, description="success: reward 1 when the return is at least this, else 0")
     low: float = Field(0.0, description="normalised: the return that counts 0")
     high: float = Field(1.0, description="normalised: the return that counts 1")
@@ -151,6 +169,8 @@ class Tabular(Common):
 
 
 class Policy(Section):
+    """The multilayer perceptron."""
+
     hidden: list[Width] = Field([32], description="widths of the hidden layers")
     observation_scale: float = Field(1.0, ge=1e-9, le=1e9, description="what observations are multiplied by")
     log_std: float = Field(-0.5, ge=-10, le=10, description="continuous actions: log of the first standard deviation")
@@ -175,24 +195,36 @@ class Gymnasium(Common):
 
 
 class Model(Section):
-    architecture: Literal["llama", "qwen2"] = "llama"
-    hidden_size: int = Field(64, ge=8)
-    layers: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    mlp_size: int = Field(128, ge=8)
+    """A model that is trained from nothing."""
+
+    architecture: Literal["llama", "qwen2"] = Field("llama", description="of transformers")
+    hidden_size: int = Field(64, ge=8, description="width; an even number per head")
+    layers: int = Field(2, ge=1, description="decoder layers")
+    heads: int = Field(4, ge=1, description="attention heads of a layer")
+    mlp_size: int = Field(128, ge=8, description="width inside a layer's MLP")
+
+    @model_validator(mode="after")
+    def _heads_fit(self):
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size: {self.hidden_size} is not an even number for each of {self.heads} heads")
+        return self
 
 
 class WarmStart(Section):
+    """Supervised training before the RL."""
+
     steps: int = Field(ge=0, description="supervised steps before the RL starts")
-    batch_size: int = Field(128, ge=1)
-    lr: float = Field(3e-3, ge=0)
-    betas: list[Beta] = Field([0.9, 0.98], min_length=2, max_length=2)
-    warmup_steps: int = Field(50, ge=0)
+    batch_size: int = Field(128, ge=1, description="examples per step")
+    lr: float = Field(3e-3, ge=0, description="learning rate of Adam")
+    betas: list[Beta] = Field([0.9, 0.98], min_length=2, max_length=2, description="Adam's two averages")
+    warmup_steps: int = Field(50, ge=0, description="linear warm-up of the learning rate")
 
 
 class Sampling(Section):
+    """How completions are drawn."""
+
     max_new_tokens: int = Field(ge=1, description="tokens after which a completion is cut off")
-    temperature: float = Field(1.0, ge=1e-3)
+    temperature: float = Field(1.0, ge=1e-3, description="of sampling, in training and evaluation")
     truncated: Literal["as_is", "zero"] = Field("as_is", description="a completion that was cut off: scored as it is, or reward 0")
     stop: list[Annotated[str, Field(min_length=1)]] = Field([], description="texts that end a completion where they appear")
 
@@ -211,6 +243,8 @@ GRADED = Field(False, description="partial rewards for near misses, instead of 0
 
 
 class CountdownData(Section):
+    """Digits, and a number to reach with them."""
+
     digits: int = Field(ge=2, le=5, description="how many digits 1-9 a prompt gives")
     max_target: int = Field(99, ge=1, le=999, description="largest target asked for")
     graded: bool = GRADED
@@ -222,12 +256,20 @@ class Countdown(Language):
 
 
 class TextMazeData(Section):
+    """Mazes as text."""
+
     size: int = Field(5, ge=3, le=9, description="cells on a side")
     min_distance: int = Field(3, ge=1, description="moves from start to goal on a shortest way, at least")
     max_distance: int = Field(8, ge=1, description="the same, at most")
     walk_length: int = Field(12, ge=1, description="moves of a warm-start walk that misses the goal")
     walk_tries: int = Field(1, ge=1, description="warm-start walks tried until one hits the goal")
     graded: bool = GRADED
+
+    @model_validator(mode="after")
+    def _distances_are_a_range(self):
+        if self.min_distance > self.max_distance:
+            raise ValueError(f"min_distance: {self.min_distance} is larger than data.max_distance {self.max_distance}")
+        return self
 
 
 class TextMaze(Language):
@@ -236,6 +278,8 @@ class TextMaze(Language):
 
 
 class SubsetSumData(Section):
+    """Digits, some of which add up to a number."""
+
     digits: int = Field(6, ge=3, le=7, description="how many digits 1-9 a prompt gives")
     graded: bool = GRADED
 
@@ -246,6 +290,8 @@ class SubsetSum(Language):
 
 
 class ReasoningGymData(Section):
+    """A data set of reasoning-gym."""
+
     dataset: str = Field(description="name of the data set in reasoning-gym")
     options: dict = Field({}, description="its configuration")
     seed: int = Field(0, ge=0, description="of the data set, not of the run")
@@ -261,20 +307,26 @@ class ReasoningGym(Language):
 
 
 class Pretrained(Section):
+    """Pretrained weights."""
+
     name: str = Field(description="hub id or local folder of a causal language model (safetensors)")
 
 
 class NoWarmStart(Section):
+    """Pretrained models have none."""
+
     steps: int = Field(0, ge=0, le=0, description="a pretrained model starts as it is")
 
 
 class HuggingFaceData(Section):
+    """A data set of questions with numbers for answers."""
+
     source: str = Field(description="hub id, local folder or JSONL file of questions")
     subset: str = Field("", description="configuration of a hub data set")
-    split: str = "train"
+    split: str = Field("train", description="where the prompts for training come from")
     held_out_split: str = Field("", description="empty: 15% of split, by a hash of the prompt")
-    prompt_column: str = "question"
-    answer_column: str = "answer"
+    prompt_column: str = Field("question", description="the column of questions")
+    answer_column: str = Field("answer", description="the column of right answers")
     template: str = Field("{prompt}", description="what the model reads; {prompt} is the question")
     chat: bool = Field(True, description="wrap in the tokenizer's chat template")
     date: str = Field("2026-01-01", description="the day that a chat template sees, year-month-day")
@@ -282,7 +334,7 @@ class HuggingFaceData(Section):
         "last_number",
         description="marked: after ####, in \\boxed{} or <answer>; boxed: in \\boxed{}; whole: the completion is the number alone",
     )
-    answer_tolerance: float = Field(0.0, ge=0)
+    answer_tolerance: float = Field(0.0, ge=0, description="how far from the right number an answer may be")
 
     @field_validator("template")
     @classmethod

@@ -118,7 +118,7 @@ def load(name_or_path):
     if custom:
         _inside(path, kind.split(":")[0], where)
     elif not isinstance(kind, str) or kind not in KINDS:
-        raise InputError(f"{where}: kind: unknown kind {kind!r}{did_you_mean(kind, KINDS)}; legal: {', '.join(KINDS)}")
+        raise InputError(f"{where}: kind: unknown kind {str(kind)[:100]!r}{did_you_mean(kind, KINDS)}; legal: {', '.join(KINDS)}")
     values = checked(Custom if custom else KINDS[kind], raw, where).model_dump()
     # Of what is written, not of defaults: a new key with a default changes no task.
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,61 @@
+"""params.yaml: what the pipeline runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from maxpo_bench.errors import InputError
+from maxpo_bench.settings import loader
+from maxpo_bench.settings.models import Section, checked
+from maxpo_bench.settings.task_file import NAME
+
+Names = Annotated[list[str], Field(description="a list of names")]
+
+
+class Lists(Section):
+    @field_validator("*")
+    @classmethod
+    def _names_of_stages(cls, names, info: ValidationInfo):
+        """Names become names of stages and folders; each is there once."""
+        for number, name in enumerate(names if isinstance(names, list) else ()):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name[:100]!r}: a name has letters, digits and _ only")
+            if name in names[:number]:
+                raise ValueError(f"{name!r} is listed twice")
+        return names
+
+
+class Trained(Lists):
+    """Estimators besides the default ones, trained on cheap tasks."""
+
+    estimators: Names = []
+    tasks: Names = []
+
+
+class Params(Lists):
+    tasks: Names
+    estimators: Names
+    studies: Names
+    variance_policy: str = Field(description="the estimator whose checkpoints the variance stage looks at")
+    trained_estimators: Trained = Field(Trained(), description="a larger list of estimators, on the tasks that are cheap")
+    long_tasks: Names = Field([], description="tasks that take hours")
+
+    @model_validator(mode="after")
+    def _policy_is_trained(self):
+        if self.variance_policy not in self.estimators:
+            raise ValueError(f"variance_policy: must be one of the estimators, got {self.variance_policy!r}")
+        return self
+
+
+def read(root):
+    """<root>/params.yaml with every default filled in, as a dict: {"tasks": [...], "estimators": [...], "studies": [...],
+    "variance_policy": str, "trained_estimators": {"estimators": [...], "tasks": [...]}, "long_tasks": [...]}.
+
+    Whether there is a task, an estimator or a study of each name is not asked: see pipeline.plan.declared.
+    InputError: no such file, or a file that is not as it must be.
+    """
+    path = Path(root) / "params.yaml"
+    if not path.is_file():
+        raise InputError("params.yaml not found; run this from the project's folder")
+    return checked(Params, loader.read(path, path.name), path.name).model_dump()
