@@ -69,7 +69,7 @@ def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, 
     stopped: tokens so far [R, t] -> [R] bool, further completions that end here; asked after every token.
     """
     way = way_of(model, prompt_tokens.shape[1] + uniforms.shape[-1])
-    return _sample(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature)
+    return _sample(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature, stopped)
 
 
 def _by_length(prompt_mask):
@@ -100,9 +100,9 @@ def _sample_by_length(model, way, prompt_tokens, prompt_mask, uniforms, *options
     )
 
 
-def _sample(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature):
+def _sample(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature, stopped=None):
     if not way.pads and not bool(prompt_mask.all()):
-        return _sample_by_length(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature)
+        return _sample_by_length(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature, stopped)
     num_groups, group_size, max_tokens = uniforms.shape
     device = prompt_tokens.device
     num_rows = num_groups * group_size
