@@ -67,6 +67,8 @@ def figure(data):
         ax.axvline(0, color=style.GREY, linewidth=0.7)
         ax.set_title(title)
         ax.set_xscale("symlog", linthresh=0.1)
+        ax.set_xticks([-10, -1, 0, 1, 10, 100], ["-10", "-1", "0", "1", "10", "100"])
+        ax.minorticks_off()
     axes[0].set_yticks(range(len(names)), names, fontsize=7)
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     fig.supxlabel("mean advantage of a group [reward]", fontsize=8)

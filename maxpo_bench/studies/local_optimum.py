@@ -118,7 +118,7 @@ def figure(data):
 
     last = data[data["step"] == data["step"].max()].sort_values("escaped", kind="stable")
     names = list(last["estimator"])
-    fig, (left, right) = style.new_figure("full", 4.2, cols=2, gridspec_kw={"width_ratios": (3, 2)})
+    fig, (left, right) = style.new_figure("full", max(4.2, 0.8 + 0.14 * len(names)), cols=2, gridspec_kw={"width_ratios": (3, 2)})
     for name in names:
         rows = data[data["estimator"] == name]
         look = style.line_style(name, names) | {"markevery": 10}

@@ -38,6 +38,9 @@ def figure(data):
                     clip_on=False, zorder=4)
         ax.axvline(0, color=style.GREY, linewidth=0.7)
         ax.set_title(title)
+        ax.set_xscale("symlog", linthresh=1)  # mc_grpo is off by thousands
+        ax.set_xticks([0, 0.5, 1, 10, 100, 1000], ["0", ".5", "1", "10", "100", "1000"])
+        ax.minorticks_off()
         ax.set_xlim(left=0)
     axes[0].set_yticks(range(len(rows)), rows["estimator"], fontsize=7)
     axes[0].set_ylim(-0.6, len(rows) - 0.4)

@@ -162,14 +162,14 @@ def test_networks_agree_with_gradients_formed_one_by_one(tmp_path, text):
         policy = problem.initial_policy()
     rows, traces = by_name(variance.measure(problem, policy, 2, num_batches=3)), {}
     samples = naive_samples(problem, policy, 3)
-    names = ("maxpo", "pkpo", "pkpo_loo", "rloo", "grpo", "fitted_blend")
+    names = ("maxpo", "pkpo", "pkpo_loo", "rloo", "grpo", "fitted_blend", "opo")  # norms and lengths too
     for name in names:
         g, row = naive_gradients(samples, name, 2), rows[name]
         square, traces[name] = naive_moments(g, across=get(name).across_groups)
         assert row["num_parameters"] == g.shape[-1] == sum(p.numel() for p in policy.parameters())
         assert row["trace_cov"] == pytest.approx(traces[name], rel=1e-4) and traces[name] > 0
         assert row["snr"] * row["trace_cov"] == pytest.approx(square, rel=1e-4, abs=1e-5 * traces[name])
-        if name not in ("rloo", "grpo"):
+        if name not in ("rloo", "grpo", "opo"):
             assert row["ratio_to_maxpo"] == pytest.approx(traces[name] / traces["maxpo"], rel=1e-4)
     assert len({round(trace / traces["maxpo"], 3) for trace in traces.values()}) == len(names)
 
