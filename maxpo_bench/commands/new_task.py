@@ -6,7 +6,7 @@ HELP = "write a task file for a gymnasium environment"
 
 def arguments(parser):
     parser.add_argument("name")
-    parser.add_argument("--env", required=True, metavar="ID", help="a registered gymnasium id")
+    parser.add_argument("--env", required=True, metavar="ID", help="a registered gymnasium id, or module:Id as in gymnasium.make")
 
 
 def run(args):
