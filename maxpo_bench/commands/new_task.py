@@ -10,8 +10,11 @@ def arguments(parser):
 
 
 def run(args):
+    from maxpo_bench.pipeline import dvc_files
     from maxpo_bench.problems.new_task import create
     from maxpo_bench.settings.task_file import root
 
     create(args.name, args.env, root())
+    if (root() / "params.yaml").is_file():  # a project: its stages, as `plan` would write them
+        dvc_files.write(root(), [args.name])
     return 0

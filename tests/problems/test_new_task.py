@@ -210,11 +210,12 @@ def test_acrobot_is_added_in_a_clone_and_its_cells_alone_run(tmp_path, run_cli):
         pytest.skip("not a git checkout")
     clone = tmp_path / "a clone"
     subprocess.run(["git", "clone", "-q", ROOT, clone], check=True)
-    before = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
+    locks = {path: path.read_bytes() for path in clone.rglob("dvc.lock")}
     result = run_cli(clone, "new-task", "acrobot_added", "--env", "Acrobot-v1")
     assert result.returncode == 0, result.stderr
     assert "add acrobot_added to `tasks:` in params.yaml" in result.stdout
 
+    stages = "results/pipeline/acrobot_added/dvc.yaml"
     params, task = clone / "params.yaml", clone / "tasks" / "acrobot_added.yaml"
     params.write_text(params.read_text().replace("tasks:\n", "tasks:\n  - acrobot_added\n", 1))
     values = yaml.safe_load(task.read_text())
@@ -224,17 +225,17 @@ def test_acrobot_is_added_in_a_clone_and_its_cells_alone_run(tmp_path, run_cli):
         **os.environ, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    command = [sys.executable, "-m", "dvc", "repro", "train@acrobot_added-maxpo", "train@acrobot_added-rloo"]
+    command = [sys.executable, "-m", "dvc", "repro", *(f"{stages}:train@{estimator}" for estimator in ("maxpo", "rloo"))]
     done = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
     for estimator in ("maxpo", "rloo"):
         metrics = json.loads((clone / "results" / "runs" / "acrobot_added" / estimator / "metrics.json").read_text())
         assert metrics["status"] == "ok" and metrics["estimator"] == estimator and metrics["seeds"] == [0, 1]
-    after = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
-    added = {"base@acrobot_added", "train@acrobot_added-maxpo", "train@acrobot_added-rloo"}
-    assert after.keys() - before.keys() == added and before == {name: after[name] for name in before}
+    added = yaml.safe_load((clone / stages).with_name("dvc.lock").read_text())["stages"]
+    assert added.keys() == {"base", "train@maxpo", "train@rloo"} and locks == {path: path.read_bytes() for path in locks}
     status = subprocess.run(["git", "-C", clone, "status", "--porcelain"], check=True, capture_output=True, text=True)
     assert {line[3:] for line in status.stdout.splitlines()} == {
-        "dvc.lock", "params.yaml", "tasks/acrobot_added.yaml", "results/base/acrobot_added/", "results/runs/acrobot_added/",
+        "params.yaml", "tasks/acrobot_added.yaml", "results/base/acrobot_added/", "results/pipeline/acrobot_added/",
+        "results/runs/acrobot_added/",
     }
