@@ -1,8 +1,10 @@
 """Environments through the vector interface: groups, seeds, outcomes, gradients, and what bad environments lead to."""
 
 import importlib.util
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
@@ -21,6 +23,7 @@ from maxpo_bench.training.loop import train
 CARTPOLE = {"id": "CartPole-v1", "max_episode_steps": 40}
 LAKE = {"id": "FrozenLake-v1", "max_episode_steps": 20}
 PENDULUM = {"id": "Pendulum-v1", "max_episode_steps": 6}
+CHOICES = {"id": "TestChoices-v0", "kwargs": {"space": "multi_discrete"}}
 ANY = {"success": -1000.0}  # every episode passes
 
 
@@ -125,7 +128,7 @@ def test_members_share_the_start_but_not_what_happens_next(make_task):
     assert (vector.step(np.full(64, 2))[0] == after).all()
 
 
-@pytest.mark.parametrize("env", [CARTPOLE, LAKE, PENDULUM], ids=lambda env: env["id"])
+@pytest.mark.parametrize("env", [CARTPOLE, LAKE, PENDULUM, CHOICES], ids=lambda env: env["id"])
 def test_a_seed_does_not_depend_on_its_neighbours(make_task, env):
     task = make_task("gymnasium", env=env, score=ANY)
     alone, together = build(task, (5,)), build(task, (9, 5, 2))
@@ -266,6 +269,30 @@ def test_time_limit_wrappers_and_kwargs(make_task):
            "wrappers": ["gymnasium.wrappers:FlattenObservation"]}
     problem = build(make_task("gymnasium", env=env), (0,))
     assert (problem.reward(problem.sample(problem.initial_policy(), 0)) == 4).all()
+
+
+def test_a_function_may_wrap_and_rewards_it_may_change_are_not_known(make_task, monkeypatch):
+    functions = SimpleNamespace(doubled=lambda env: gymnasium.wrappers.TransformReward(env, lambda reward: 2 * reward))
+    monkeypatch.setitem(sys.modules, "functions", functions)
+    task = make_task("gymnasium", env={**CARTPOLE, "wrappers": ["functions:doubled"]}, score={"success": 70})
+    problem = build(task, (0,))
+    batch = problem.sample(problem.initial_policy(), 0)
+    assert problem.highest_reward is None and (problem.reward(batch).flatten() == 2 * batch["lengths"][0]).all()
+
+
+@pytest.mark.parametrize("space", [
+    gymnasium.spaces.MultiBinary(3), gymnasium.spaces.MultiDiscrete([2, 3]), gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)]),
+    gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2), "b": gymnasium.spaces.Box(0, 1, (2, 2))}),
+], ids=lambda space: type(space).__name__)
+def test_other_observations_run_flattened_and_without_it_a_line_says_so(make_task, monkeypatch, space):
+    monkeypatch.setattr(Choices, "observation_space", space)
+    monkeypatch.setattr(Choices, "reset", lambda self, seed=None, options=None: (setattr(self, "age", 0), (space.sample(), {}))[1])
+    monkeypatch.setattr(Choices, "step", lambda self, action: (space.sample(), 1.0, True, False, {}))
+    with pytest.raises(InputError, match=r"is not a vector; add a wrapper, .*\[gymnasium.wrappers:FlattenObservation\]"):
+        build(make_task("gymnasium", env=CHOICES), (0,))
+    problem = build(make_task("gymnasium", env={**CHOICES, "wrappers": ["gymnasium.wrappers:FlattenObservation"]}), (0,))
+    assert problem.width == gymnasium.spaces.flatdim(space)
+    assert (problem.reward(problem.sample(problem.initial_policy(), 0)) == 1).all()
 
 
 def test_held_out_starts_are_the_same_at_every_evaluation(make_task):

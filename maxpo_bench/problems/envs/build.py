@@ -116,7 +116,8 @@ def known_rewards(task, horizon):
     """(largest return, largest reward) of an environment whose rewards are known and untouched by a wrapper; else None twice."""
     env_id, kwargs, wrappers = env_arguments(task)
     name = env_id.split("-")[0]
-    if name not in HIGHEST or not all(issubclass(wrapper, gymnasium.ObservationWrapper) for wrapper in wrappers):
+    harmless = all(isinstance(wrapper, type) and issubclass(wrapper, gymnasium.ObservationWrapper) for wrapper in wrappers)
+    if name not in HIGHEST or not harmless:
         return None, None
     reward, total = HIGHEST[name]
     if name == "Blackjack" and not kwargs.get("natural"):

@@ -4,6 +4,7 @@
 from safetensors only and no code of a model or data set is run (trust_remote_code stays off).
 """
 
+import glob
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -146,7 +147,9 @@ def load_table(source, subset, split, where):
                 raise InputError(f"{where}: data.source: no file {source}")
             if path.stat().st_size == 0:
                 raise InputError(f"{where}: data.source: {source} is empty")
-            return datasets.load_dataset("json", data_files={split: str(path)}, split=split)
+            return datasets.load_dataset("json", data_files={split: glob.escape(str(path))}, split=split)
+        if path.is_dir() and glob.has_magic(source):  # datasets would look for a pattern
+            raise InputError(f"{where}: data.source: a folder with *, ? or [ in its name cannot be read; rename {source}")
         return datasets.load_dataset(source, subset or None, split=split)
     except InputError:
         raise
