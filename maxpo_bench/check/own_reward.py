@@ -64,9 +64,10 @@ def check_own_reward(subject, report, objective):
         example = groups[0, -1], advantages[0, -1:], advantages[0, :1] + wanted * (own[-1] - own[0])
         given = f"the first sample's; it has {advantages[0, 0]:.6g} with reward {own[0]:.6g}" + f", k = {k}" * subject.takes_k
     if factors:
-        whose = "the group's" if factors - {"1 - 1/(GN)"} else "the batch's, which includes its own group"
+        share = next(name for name in FACTORS if name in factors)
+        whose = "the batch's, which includes its own group" if share == "1 - 1/(GN)" else "the group's"
         report.add("own reward", status, f"inside its own baseline ({whose}): with the others fixed, the advantage moves by "
-                   f"{sorted(factors)[0]} of what it should", *example, given)
+                   f"{share} of what it should", *example, given)
     elif max(high for _, high in slopes) - min(low for low, _ in slopes) < 1e-5 and abs(slopes[0][0] - wanted) < 1e-5:
         report.add("own reward", "pass", "in neither scale nor baseline: the advantage moves with it one to one"
                    + " times k" * (wanted > 1))
