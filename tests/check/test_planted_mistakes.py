@@ -220,6 +220,10 @@ def test_counter_examples_are_the_smallest_and_show_it():
     assert len(set(alike[:-1])) == 1 and alike[-1] != alike[0]
 
 
+def test_an_own_reward_in_a_median_is_not_cleared():
+    assert check_estimator(median_deviation)["own reward"].status != "pass"
+
+
 def test_nan_on_flat_groups_is_no_dependence_on_order():
     report = check_estimator(nan_on_flat_groups)
     assert not {"pure", "ties", "permutation"} & set(report.failed) and report["groups"].status == "pass", str(report)
