@@ -80,7 +80,7 @@ def check_own_reward(subject, report, objective):
             report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span} at N = {n}")
         else:
             report.add("own reward", "note", f"the advantage moves with it by {span} at N = {n} where it is the best, and elsewhere "
-                       "not as any objective known here has it: it may be in a median or a rank that is baseline or scale")
+                       "not as any objective known here has it: it may be in a median or rank that is baseline or scale")
 
 
 def alike(advantages):
