@@ -79,8 +79,8 @@ def check_own_reward(subject, report, objective):
         if properties.own_sample(subject.call, domain, n, subject.valid[n], subject.call.across_groups) == "no":
             report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span} at N = {n}")
         else:
-            report.add("own reward", "note", f"the advantage moves with it by {span} at N = {n} where it is the best, and elsewhere "
-                       "not as any objective known here has it: it may be in a median or rank that is baseline or scale")
+            report.add("own reward", "note", f"the advantage moves with it by {span} at N = {n} where it is best, and elsewhere "
+                       "as no objective known here has it: it may be in a median or a rank that is baseline or scale")
 
 
 def alike(advantages):
