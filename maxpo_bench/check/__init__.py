@@ -30,7 +30,13 @@ def main(args):
     """`maxpo-bench check FUNCTION`: prints the report. Returns 0 when every property passes, else 1."""
     from maxpo_bench.check.signature import load
 
-    report = check_estimator(load(args.place), args.convention, args.k, args.objective, args.place, args.k_parameter,
-                             args.group_size_parameter)
+    report = check_estimator(load(args.place), args.convention or args.trainer, args.k, args.objective, args.place,
+                             args.k_parameter, args.group_size_parameter)
     print(report)
+    if args.trainer:
+        from maxpo_bench.check.trainers import LOSSES, TRAINERS
+
+        print(f"  what the losses of {TRAINERS[args.trainer]} make of its gradient, as a multiple:")
+        for loss in LOSSES[args.trainer]:
+            print(f"    {loss.setting:<42} {loss.words}")
     return 0 if report.ok else 1

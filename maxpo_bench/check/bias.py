@@ -1,6 +1,7 @@
 """Is E[g] the gradient of the objective? By exact enumeration, and in words what it is when it is not."""
 
 import itertools
+import math
 
 import torch
 
@@ -28,6 +29,10 @@ def check_unbiased(subject, report, objective):
         return {target: [fit[target] for fit in fits if target in fit] for target in fits[0]}
 
     fits = fit_all(kinds)
+    if not all(math.isfinite(fit.factor) for fit in fits["J_1"]):
+        report.add("unbiased", "fail", "E[g] is not finite: some groups get advantages that are not",
+                   bias_example(subject, report.objective))
+        return
     targets = [report.objective]
     if objective is None:
         targets += [name for name in BESIDE_K if name in fits] if takes_k else ["sum J_K/K"]
@@ -38,18 +43,20 @@ def check_unbiased(subject, report, objective):
             return
     target = report.objective
     worst = max(fits[target], key=lambda fit: fit.bias)
-    reason = explain(fits, target) or explain_direction(subject, target, takes_k) \
+    reason = explain(fits, target, subject.num_groups) or explain_direction(subject, target, takes_k) \
         or explain_binary(fit_all(binary) if binary else {}, kinds != binary) \
         or f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
     report.add("unbiased", "fail", reason, bias_example(subject, target))
 
 
-def explain(fits, target):
+def explain(fits, target, groups=1):
     """In words, what E[g] is instead of the gradient of the target; None when it is nothing known."""
     for name in (target, "J_1", "J_K", "sum J_K/K", "J_N"):
         if max(fit.residual for fit in fits[name]) > TOLERANCE:
             continue
         scale = properties.name_scale(fits[name], TOLERANCE)
+        if groups > 1 and all(abs(fit.factor - 1 + 1 / (groups * fit.n)) < TOLERANCE for fit in fits[name]):
+            scale = "1 - 1/(GN), N samples in each of the G groups of a batch"
         if name == target:
             return f"wrong scale: E[g] = c grad {target} with c = {scale if scale != 'varies' else factors(fits[name])}"
         times = "" if scale == "1" else f"({scale}) "

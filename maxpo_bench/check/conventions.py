@@ -106,8 +106,8 @@ class Adapted:
     def reject_bad(self, advantages, rewards):
         if not isinstance(advantages, torch.Tensor):
             raise BadOutput(f"returned {type(advantages).__name__}, not a tensor")
-        if rewards.is_floating_point() and not advantages.is_floating_point():
-            raise BadOutput(f"returned {advantages.dtype} for {rewards.dtype} rewards: advantages must be floats")
+        if rewards.is_floating_point() and advantages.dtype not in (torch.float32, torch.float64):
+            raise BadOutput(f"returned {advantages.dtype} for {rewards.dtype} rewards: advantages must be float32 or float64")
 
     def verl_batch(self, rewards, k, lengths=None, score_norms=None, order=None):
         """One call in verl's shape: advantages [G N, tokens]. Each reward sits on its response's last token.

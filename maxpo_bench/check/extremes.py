@@ -1,6 +1,7 @@
 """Groups without spread or with hardly any: residue of rounding, and advantages that explode."""
 
 import itertools
+import math
 
 import torch
 
@@ -33,8 +34,9 @@ def check_constant_group(subject, report, objective):
         report.add("constant group", "pass", "zero advantages, rounding aside")
         return
     group, advantages, residue, dtype = first
-    if centred or residue != residue:
+    if centred or not math.isfinite(residue):
         text = f"leaves a residue of {residue:.2g} in {dtype}: rounding is divided by a std or an eps"
+        text = f"advantages of {residue}: 0 is divided by 0" if not math.isfinite(residue) else text
         report.add("constant group", "fail", text, rounded(group), advantages, torch.zeros_like(advantages), dtype)
     else:
         report.add("constant group", "note", f"advantage {residue:.3g} for reward {group[0]:.3g}: not centred", group, advantages)

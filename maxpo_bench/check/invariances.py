@@ -16,7 +16,7 @@ def smallest(report, name, subject, cases, text, passed, tolerance=1e-5):
         for shown, got, expected, words in cases(groups, k):
             got, expected = got.double(), expected.double()
             limit = tolerance * expected.nan_to_num().abs().amax().clamp_min(1e-6)
-            bad = ~((got - expected).abs() <= limit).all(-1)
+            bad = ~((got - expected).abs() <= limit).logical_or(got.isnan() & expected.isnan()).all(-1)
             if bad.any():
                 row = bad.nonzero()[0, 0]
                 given = ", ".join([f"k = {k}"] * subject.takes_k + ([words(row)] if words else []))
@@ -57,9 +57,11 @@ def check_pure(subject, report, objective):
     if changed.any():
         row = changed.nonzero()[0, 0]
         report.add("pure", "fail", "changes the rewards it is given", before[row], given=f"afterwards {rewards[row].tolist()}")
-    elif not torch.equal(first, subject.call(rewards, k=k)):
-        again = subject.call(before, k=k)
-        row = (first != again).any(1).long().argmax()
+        return
+    again = subject.call(rewards, k=k)
+    differs = ~torch.isclose(again, first, rtol=0, atol=0, equal_nan=True).all(1)
+    if differs.any():
+        row = differs.long().argmax()
         report.add("pure", "fail", "gives other advantages on a second call", before[row], again[row], first[row])
     else:
         report.add("pure", "pass", "same advantages on a second call, rewards untouched")
@@ -73,7 +75,7 @@ def check_side_information(subject, report, objective):
     for name in subject.call.side:
         values = varied_side(groups)[name]
         other = subject.call(groups, k=k, **{name: values})
-        differs = ~torch.isclose(other, base, rtol=1e-5, atol=1e-8).all(-1)
+        differs = ~torch.isclose(other, base, rtol=1e-5, atol=1e-8, equal_nan=True).all(-1)
         word = name.replace("_", " ")
         if differs.any():
             subject.side += (name,)
@@ -92,7 +94,7 @@ def check_groups(subject, report, objective):
     together = subject.call(groups, k=k, **side)
     own = [{name: values[[row]] for name, values in side.items()} for row in range(len(groups))]
     alone = torch.cat([subject.call(groups[[row]], k=k, **own[row]) for row in range(len(groups))])
-    if torch.allclose(together, alone, rtol=1e-5, atol=1e-8):
+    if torch.allclose(together, alone, rtol=1e-5, atol=1e-8, equal_nan=True):
         report.add("groups", "pass", "a group's advantages depend on that group alone")
     else:
         subject.look_across()
@@ -101,7 +103,7 @@ def check_groups(subject, report, objective):
     if subject.call.convention == "verl":
         order = torch.arange(groups.numel()).view(groups.shape).flip(0).T.flatten()  # interleaved, each group in its own order
         mixed = subject.call.verl_batch(groups, k, **side, order=order)[:, 0].view(groups.shape)
-        if torch.allclose(mixed, together, rtol=1e-5, atol=1e-8):
+        if torch.allclose(mixed, together, rtol=1e-5, atol=1e-8, equal_nan=True):
             report.add("index", "pass", "groups follow `index` in any order of rows")
         else:
             report.add("index", "fail", "ignores `index`: interleaved rows change the advantages", groups, mixed, together,

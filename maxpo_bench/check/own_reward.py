@@ -6,6 +6,7 @@ straight line: a set's best is linear there, and scale and baseline stand still.
 
 import torch
 
+from maxpo_bench.check import properties
 from maxpo_bench.check.subject import rounded
 
 POINTS = (0.6, 0.65, 0.75, 0.85, 0.95)  # own rewards, above all others; mirrored, 1 - x, below all others
@@ -64,16 +65,22 @@ def check_own_reward(subject, report, objective):
         example = groups[0, -1], advantages[0, -1:], advantages[0, :1] + wanted * (own[-1] - own[0])
         given = f"the first sample's; it has {advantages[0, 0]:.6g} with reward {own[0]:.6g}" + f", k = {k}" * subject.takes_k
     if factors:
-        whose = "the group's" if factors - {"1 - 1/(GN)"} else "the batch's, which includes its own group"
+        share = next(name for name in FACTORS if name in factors)
+        whose = "the batch's, which includes its own group" if share == "1 - 1/(GN)" else "the group's"
         report.add("own reward", status, f"inside its own baseline ({whose}): with the others fixed, the advantage moves by "
-                   f"{sorted(factors)[0]} of what it should", *example, given)
+                   f"{share} of what it should", *example, given)
     elif max(high for _, high in slopes) - min(low for low, _ in slopes) < 1e-5 and abs(slopes[0][0] - wanted) < 1e-5:
         report.add("own reward", "pass", "in neither scale nor baseline: the advantage moves with it one to one"
                    + " times k" * (wanted > 1))
     else:
         low, high = slopes[-1]
         span = f"{low:.4g}" if high - low < 1e-5 * abs(high) else f"{low:.4g} to {high:.4g}, by the others' rewards"
-        report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span} at N = {n}")
+        domain = "any" if "negative" in subject.kinds else "unit interval"
+        if properties.own_sample(subject.call, domain, n, subject.valid[n], subject.call.across_groups) == "no":
+            report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span} at N = {n}")
+        else:
+            report.add("own reward", "note", f"the advantage moves with it by {span} at N = {n} where it is best, and elsewhere "
+                       "as no objective known here has it: it may be in a median or a rank that is baseline or scale")
 
 
 def alike(advantages):

@@ -123,7 +123,7 @@ def candidates(estimator):
 def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
     """The factor, in words, between the drawn advantages and an estimator's; None when they are not proportional.
 
-    A k that the estimator refuses tells nothing when it is N, or when N itself is too small; any other refusal is a difference.
+    Where the estimator has no value at k = N that k tells nothing; any other refusal is a difference.
     """
     fits = []
     for n, k, rewards, side, advantages in drawn:
@@ -131,11 +131,9 @@ def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
         try:
             reference = estimator(rewards, k=k, **options, **{key: side[key] for key in estimator.side if key in side}).double()
         except InputError:
-            if k < n and k in estimator.valid_k(n):
-                return None  # the rewards or an option
-            if k != n:
-                return None
-            continue
+            if k == n and n not in estimator.valid_k(n):
+                continue
+            return None
         own, reference = advantages.flatten(0, -2)[rows], reference.flatten(0, -2)[rows]
         ordinary = own[:ORDINARY], reference[:ORDINARY]
         size = ordinary[1].square().sum().item()
@@ -149,7 +147,7 @@ def equal_scale(estimator, options, drawn, k_of, rows, tolerance):
         fits.append(properties.Fit(n, k, factor, 0.0, 0.0))
     if {fit.n for fit in fits} != {case[0] for case in drawn}:
         return None
-    scale = properties.name_scale(fits, 1e-3)
+    scale = properties.name_scale(fits, tolerance)
     return None if scale == "varies" else scale
 
 

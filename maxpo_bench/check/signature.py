@@ -74,7 +74,7 @@ def read(function, convention=None, k_parameter=None, group_size_parameter=None)
     named = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     anything = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     if not named:
-        raise InputError(f"{name} takes no rewards: its first parameter must be the rewards")
+        raise InputError(f"{name}{inspect.signature(function)}: give the rewards, and each other parameter, a name of its own")
     roles = {"rewards": named[0]}
     for role, told in (("k", k_parameter), ("group size", group_size_parameter)):
         if told is not None:

@@ -228,6 +228,8 @@ def test_an_unclear_parameter_is_asked_for_in_one_line():
         check_estimator(g, group_size_parameter="mm")
     with pytest.raises(InputError, match="what is 'critic'"):
         check_estimator(lambda rewards, k, critic: rewards)
+    with pytest.raises(InputError, match=r"\(\*rewards\): give the rewards, and each other parameter, a name of its own"):
+        check_estimator(lambda *rewards: rewards[0])
     with pytest.raises(InputError, match="--group-size-parameter"):
         check_estimator(lambda rewards: rewards, convention="trl")
     with pytest.raises(InputError, match="unknown convention 'ver', did you mean 'verl'"):
@@ -244,7 +246,8 @@ WRONG = {
     "one a group": ("return rewards[..., :1]", "returned shape [1, 1] for rewards [1, 4]"),
     "NaN": ("return rewards / 0 * 0", "returned [nan, nan, nan, nan]"),
     "infinite": ("return rewards / 0", "returned [nan, nan, inf, inf]"),
-    "integers": ("return rewards.long()", "returned torch.int64 for torch.float64 rewards: advantages must be floats"),
+    "integers": ("return rewards.long()", "returned torch.int64 for torch.float64 rewards: advantages must be float32 or float64"),
+    "half precision": ("return rewards.bfloat16()", "returned torch.bfloat16 for torch.float64 rewards"),
     "an error": ("return rewards[7]", "raised IndexError"),
     "an error of two lines": ("raise ValueError('one\\ntwo')", "raised ValueError: one two"),
     "nothing": ("pass", "returned NoneType, not a tensor"),

@@ -148,9 +148,10 @@ PLANTED = [  # function, the property that must fail, words its text must hold
     (leave_one_out_twice, "unbiased", "c = N/(N-1)"),
     (sum_scale, "unbiased", "c = 1/N"),
     (own_mean, "unbiased", "c = 1 - 1/N"),
-    (own_mean, "own reward", "inside its own baseline (the group's)"),
+    (own_mean, "own reward", "inside its own baseline (the group's): with the others fixed, the advantage moves by 1 - 1/N of"),
     (own_std, "own reward", "inside its own scale"),
     (own_weight, "own reward", "inside its own scale"),
+    (mean_of_the_batch, "unbiased", "c = 1 - 1/(GN)"),
     (mean_of_the_batch, "own reward", "the batch's, which includes its own group"),
     (std_of_the_batch, "own reward", "inside its own scale"),
     (residue_over_eps, "constant group", "residue"),
@@ -165,7 +166,8 @@ PLANTED = [  # function, the property that must fail, words its text must hold
     (naive_variance, "offset", "offset of 1,000,000 in float64"),
     (in_place, "pure", "changes the rewards"),
     (float_binomials, "cost", "not finite"),
-    (nan_on_flat_groups, "constant group", "residue of nan"),
+    (nan_on_flat_groups, "constant group", "0 is divided by 0"),
+    (nan_on_flat_groups, "unbiased", "not finite"),
 ]
 
 
@@ -216,6 +218,15 @@ def test_counter_examples_are_the_smallest_and_show_it():
     assert len(bad.counter_example) == 4 and abs(bad.got[0] - bad.expected[0]) > 1e-3
     alike = check_estimator(std_of_the_others)["float32 residue"].counter_example
     assert len(set(alike[:-1])) == 1 and alike[-1] != alike[0]
+
+
+def test_an_own_reward_in_a_median_is_not_cleared():
+    assert check_estimator(median_deviation)["own reward"].status != "pass"
+
+
+def test_nan_on_flat_groups_is_no_dependence_on_order():
+    report = check_estimator(nan_on_flat_groups)
+    assert not {"pure", "ties", "permutation"} & set(report.failed) and report["groups"].status == "pass", str(report)
 
 
 def test_the_order_of_a_batch_is_shown_as_a_batch():

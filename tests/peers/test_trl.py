@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from maxpo_bench.check.trainers import LOSSES, settings
 from maxpo_bench.estimators import get
 from maxpo_bench.problems import build
 from maxpo_bench.settings import task_file
@@ -90,6 +91,27 @@ def test_grpo_gradient(setting, tmp_path):
     theirs.current_gradient_accumulation_steps = 1
     wanted = gradient(policy, theirs._compute_loss(policy, inputs(batch, advantages)) * 6)
     assert_same(ours(setting, advantages), wanted)
+
+
+@pytest.mark.parametrize("loss", LOSSES["trl"], ids=lambda loss: loss.setting)
+def test_each_loss_has_the_size_that_advise_says(loss, setting, tmp_path):
+    problem, policy, batch, rewards = setting
+    advantages = get("maxpo")(rewards, k=4)
+    kind, _, name = loss.setting.removesuffix(" (default)").partition("Trainer")
+    theirs = trainer(kind.lower(), problem, policy, tmp_path, **({"loss_type": name.split("'")[1]} if name else {}))
+    theirs.current_gradient_accumulation_steps = theirs.args.steps_per_generation = 1
+    found = gradient(policy, theirs._compute_loss(policy, inputs(batch, advantages))).clone()
+    wanted = ours(setting, advantages)
+    if loss.size is None:
+        assert torch.nn.functional.cosine_similarity(found, wanted, dim=0) < 0.99
+    else:
+        assert_same(found, loss.size(batch.completions.lengths.flatten().tolist(), 6) * wanted)
+
+
+def test_the_advised_settings_are_options(tmp_path):
+    for place, values in settings("trl", 8).items():
+        config = getattr(trl, place)(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to=[], **values)
+        assert all(getattr(config, name) == value for name, value in values.items())
 
 
 def test_advantages_are_the_published_formulas(setting):
