@@ -21,7 +21,6 @@ ABOUT = {
     "rs_grpo": "exponential of the reward over the group's mean of it: risk-seeking",
     "best_gap": "rewards only the best sample, by its lead over the second",
     "fitted_blend": "this project's: between maxpo and pkpo, the weight fitted on other groups",
-    "fitted_blend_scores": "fitted_blend given the samples' whole gradients, which no trainer has",
     "baseline_blend": "between maxpo (weight 1) and pkpo (weight 0), a fixed weight",
 }
 TERMS = (
@@ -48,7 +47,8 @@ def about(name):
         return ""
     found = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef) and n.name == name]
     text = (ast.get_docstring(found[0]) or "") if found else ""
-    return " ".join(text.split("\n\n")[0].split()).split(". ")[0]
+    words = " ".join(text.split("\n\n")[0].split()).split(". ")[0].split()
+    return " ".join([*words[:18], "..."] if len(words) > 18 else words)
 
 
 def count(n, word, plural=None):
