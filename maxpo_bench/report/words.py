@@ -108,14 +108,15 @@ def _baseline(verdicts, regimes, method):
         return ""
     rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == "pkpo")].dropna(subset=["effect"])
     rows = rows[rows["aggregate"] != "all"] if len(rows) > 1 else rows
-    parts = [
-        f"{EFFECT[r['verdict']]} on {r['aggregate'].replace('all', 'the tasks')} ({100 / r['effect'] - 100:+.0f}%)"
-        for _, r in rows.iterrows()
-    ]
+    parts, last = [], None
+    for _, r in rows.iterrows():
+        where = f"{r['aggregate'].replace('all', 'the tasks')} ({100 / r['effect'] - 100:+.0f}%)"
+        parts.append(where if r["verdict"] == last else f"{EFFECT[r['verdict']]} on {where}")
+        last = r["verdict"]
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
         ratios = regimes.loc[regimes["estimator"] == "pkpo", "ratio"]
-        raised = f"in {(ratios < 1 - 1e-9).sum()} of {len(ratios)} regimes"
-        parts.append(f"and {raised}" if parts and parts[-1].startswith("raises it") else f"raises it {raised}")
+        raised = f"in {(ratios < 1 - 1e-9).sum()}/{len(ratios)} regimes"
+        parts.append(f"and {raised}" if last == "contradicted" else f"raises it {raised}")
     if not parts:
         return ""
     parts[0] = parts[0].replace(" it", " gradient variance", 1)

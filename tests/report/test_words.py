@@ -42,7 +42,7 @@ def test_what_the_baseline_does_is_said_per_group(variance):
     for verdict, group in zip(variance, ("bandit and gym", "math and language"), strict=True):
         verb = {"supported": "lowers", "contradicted": "raises", "equivalent": "hardly changes", "undecided": "leaves"}[verdict]
         assert verb in said and group in said
-    assert said.endswith("in 148 of 234 regimes.") or len(said.split()) >= 18
+    assert said.endswith("in 148/234 regimes.") and len(said.split()) <= 25
 
 
 def test_a_default_to_use_comes_first():
