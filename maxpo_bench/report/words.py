@@ -99,7 +99,7 @@ def _standing(start, by_verdict):
     return sentence
 
 
-EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "hardly changes it", "undecided": "leaves it open"}
+EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "keeps it", "undecided": "leaves it open"}
 
 
 def _baseline(verdicts, regimes, method):

@@ -40,7 +40,7 @@ def test_never_more_than_five_sentences_of_25_words():
 def test_what_the_baseline_does_is_said_per_group(variance):
     said = words.first_sentences(table({"pkpo": "supported"}, variance), REGIMES)[-1]
     for verdict, group in zip(variance, ("bandit and gym", "math and language"), strict=True):
-        verb = {"supported": "lowers", "contradicted": "raises", "equivalent": "hardly changes", "undecided": "leaves"}[verdict]
+        verb = {"supported": "lowers", "contradicted": "raises", "equivalent": "keeps", "undecided": "leaves"}[verdict]
         assert verb in said and group in said
     assert said.endswith("in 148/234 regimes.") and len(said.split()) <= 25
 
