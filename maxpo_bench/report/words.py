@@ -25,8 +25,8 @@ ABOUT = {
 }
 TERMS = (
     "N samples of one prompt or start state are a group; K is how many tries count. max@k is the expected best reward of k "
-    "samples, pass@k the chance that one of k passes, pass@1 that a single one does. J_K is max@K as the objective of training, "
-    "J_1 the mean reward."
+    "samples, pass@k the chance that one of k passes, pass@1 that a single one does. J_K is max@K as the objective of "
+    "training, J_1 the mean reward."
 )
 ALIKE = {  # geometry of the regime study -> what kind of policy that is
     "10 contexts of 10 arms": "10 prompts, 10 arms",
