@@ -101,9 +101,8 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
     figure.supxlabel(f"max@K of {method} minus the rival's  (right: {method} better)", fontsize=8)
     caption = (
         f"Dots: max@K after training, {method} minus each rival, paired by seed, mean of the tasks (their number in brackets), "
-        "scale 0 "
-        f"to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not matter; "
-        f"{_seeds(results)}."
+        f"scale 0 to 1; bars are 95% intervals, filled dots leave out 0, the shaded margin of ±{margin:g} is what does not "
+        f"matter; {_seeds(results)}."
     )
     return [("answer", figure, caption)]
 
@@ -134,10 +133,10 @@ def collapse(table, results):
         ax.locator_params(axis="x", nbins=4)
     name_rows(axes[0][0], names)
     caption = (
-        "What training does to the variety of the policy, mean of the tasks that measure it (their number in brackets) with 95% "
-        "intervals; dashed: as before training. Entropy of a token or an action; distinct answers among the samples of a prompt; "
-        "max@k for the largest k drawn, at least 4 K: left of 0 training has lost answers that the untrained policy finds in k "
-        f"samples. Estimators that do not run on all of these tasks have no dot. {seeds_of(results)}"
+        "What training does to the variety of the policy, mean of the tasks that measure it (their number in brackets) with "
+        "95% intervals; dashed: as before training. Entropy of a token or an action; distinct answers among the samples of a "
+        "prompt; max@k for the largest k drawn, at least 4 K: left of 0 training has lost answers that the untrained policy "
+        f"finds in k samples. Estimators that do not run on all of these tasks have no dot. {seeds_of(results)}"
     )
     return [("collapse", figure, caption)]
 
@@ -212,8 +211,8 @@ def learning_curves(table, results, metric, method=style.REFERENCE):
         label_grid(axes, 2, "samples drawn [thousand]", "")
         caption = (
             f"{LABELS[metric]} on held-out prompts or start states along training, mean over seeds. Left: levels. Right: paired "
-            "difference to "
-            f"{method} on the same seed, with its 95% interval; above the line the rival is ahead. {seeds_of(results)}"
+            f"difference to {method} on the same seed, with its 95% interval; above the line the rival is ahead. "
+            f"{seeds_of(results)}"
         )
         made.append((numbered(f"curves_{metric}", page, pages), figure, caption))
     return made
@@ -242,7 +241,8 @@ def ladder(table, results, method=style.REFERENCE):
         label_grid(axes, 2, "k [samples per prompt]", "")
         caption = (
             "max@k on held-out prompts or start states against k, after training for K, mean over seeds. Left: levels; dashed: "
-            f"before training. Right: paired difference to {method} on the same seed, with its 95% interval. {seeds_of(results)}"
+            f"before training. Right: paired difference to {method} on the same seed, with its 95% interval. "
+            f"{seeds_of(results)}"
         )
         made.append((numbered("ladder", page, pages), figure, caption))
     return made

@@ -41,10 +41,9 @@ def regime_map(table, method=style.REFERENCE):
     bar.set_label(f"gradient variance of pkpo / {method}", fontsize=8)
     less, more = int((rows["ratio"] > 1 + 1e-9).sum()), int((rows["ratio"] < 1 - 1e-9).sum())
     caption = (
-        f"Map: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind of "
-        "policy, in each block K/N = "
-        f"{', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance than {method} ({less}); purple: less ({more}); "
-        "grey: mirrors the left half of its row."
+        f"Map: where the leave-two-out baseline helps, {count(len(rows), 'regime')} by exact enumeration, a row for each kind "
+        f"of policy, in each block K/N = {', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance than {method} "
+        f"({less}); purple: less ({more}); grey: mirrors the left half of its row."
     )
     return [("regime_map", figure, caption)]
 
@@ -106,9 +105,8 @@ def signal_to_noise(table, results):
         return []
     caption = (
         "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, with its 95% interval; higher is better, "
-        "no scale of the "
-        f"advantages changes it. Each has the SNR of its own expected gradient. {_origin(table)} A line that reaches the bottom: "
-        "the interval holds 0."
+        f"no scale of the advantages changes it. Each has the SNR of its own expected gradient. {_origin(table)} A line that "
+        "reaches the bottom: the interval holds 0."
     )
     if len(hidden):
         counts = ", ".join(f"{task} {n}" for task, n in hidden.items())

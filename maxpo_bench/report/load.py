@@ -92,6 +92,7 @@ class Results:
     ladders: pd.DataFrame  # task, estimator, then LADDER
     variance: pd.DataFrame  # task + columns of results/variance/<task>.csv
     studies: dict  # name -> DataFrame of results/studies/<name>.csv
+    own_best: dict  # (task, estimator) -> Cell of results/own_best/, each at its own best learning rate; swept tasks only
     notes: list  # one line per thing that could not be read
 
     def setting(self, task, key):
@@ -122,7 +123,7 @@ def read(root="."):
     root, notes = Path(root), []
     params = params_file.read(root)
     estimators, tasks, cells = list(dict.fromkeys(params["estimators"])), {}, {}
-    curves, ladders, variance, studies = [], [], [], {}
+    curves, ladders, variance, studies, own_best = [], [], [], {}, {}
     for name in dict.fromkeys(params["tasks"]):
         try:
             tasks[name] = load_task(str(root / "tasks" / f"{name}.yaml"))
@@ -131,6 +132,8 @@ def read(root="."):
             notes.append(f"tasks/{name}.yaml: {error}")
         for estimator in estimators:
             cell = cells[name, estimator] = read_cell(root, name, estimator)
+            if (root / "results" / "own_best" / name / estimator / "metrics.json").is_file():
+                own_best[name, estimator] = read_cell(root, name, estimator, "own_best")
             if not cell.usable:
                 continue
             folder = root / "results" / "runs" / name / estimator
@@ -159,6 +162,7 @@ def read(root="."):
         _concat(ladders, ["task", "estimator", *LADDER]),
         _concat(variance, ["task", *VARIANCE]),
         studies,
+        own_best,
         notes,
     )
 
@@ -234,9 +238,9 @@ def _short(path):
     return "/".join(parts[parts.index("results") :]) if "results" in parts else Path(path).name
 
 
-def read_cell(root, name, estimator):
-    """The Cell of results/runs/<name>/<estimator>: its metrics.json checked whole, its status, and its timing.json if any."""
-    folder = Path(root) / "results" / "runs" / name / estimator
+def read_cell(root, name, estimator, kind="runs"):
+    """The Cell of results/<kind>/<name>/<estimator>: its metrics.json checked whole, its status, and its timing.json if any."""
+    folder = Path(root) / "results" / kind / name / estimator
     path = folder / "metrics.json"
     if not path.is_file():
         broken = _broken_base(Path(root) / "results" / "base" / name / "base.json")

@@ -7,7 +7,7 @@ import pandas as pd
 
 from maxpo_bench.report import load, style
 from maxpo_bench.report.verdicts import RATIOS, VIEWS
-from maxpo_bench.report.words import TERMS, about, count
+from maxpo_bench.report.words import about, count
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 MEANING = (
@@ -160,12 +160,8 @@ def _verdict_cell(row):
 
 
 def _flip(row):
-    others = [
-        f"{row[view]} {view if view[0] != 'a' or view[1] == 't' else 'by the ' + view}"
-        for view in _views(row)
-        if row[view] not in ("", row["verdict"])
-    ]
-    return f"{row['measure']} against {row['rival']}, {row['aggregate']}: {row['verdict']}, but {', '.join(others)}"
+    others = ", ".join(f"{row[view]} ({view})" for view in _views(row) if row[view] not in ("", row["verdict"]))
+    return f"{row['measure']} against {row['rival']}, {row['aggregate']}: {row['verdict']}, but {others}"
 
 
 def _views(row):
@@ -202,24 +198,21 @@ def how_to_read(results, margin):
     scaled = [t for t, scale in load.scales(results).items() if scale != (0.0, 1.0)]
     scaled = f" (on {', '.join(scaled)}: from the lowest to the highest value seen)" if scaled else ""
     return text(
-        f"{TERMS} A reward passes when it is at least the task's score.success: where rewards are graded, many small ones pass "
-        "nothing, "
+        "A reward passes when it is at least the task's score.success: where rewards are graded, many small ones pass nothing, "
         "so an estimator may lead in max@K and trail in pass@1. All values are on held-out prompts or start states, by the "
         "unbiased closed form.",
         "All estimators of a task get the same initial policy, prompts, sampling noise, optimiser and number of samples; only "
         "the function from rewards to advantages differs. Comparisons are therefore paired by seed.",
         "Intervals are 95%, Student's t; of a mean over tasks, which weigh the same whatever their seeds, with Satterthwaite's "
-        "degrees of "
-        "freedom. Below 3 seeds, or without spread, there is none. The tasks are fixed: intervals say how another draw of seeds "
-        f"would come out, not another set of tasks. Means over tasks are on the scale 0 to 1{scaled}.",
+        "degrees of freedom. Below 3 seeds, or without spread, there is none. The tasks are fixed: intervals say how another "
+        f"draw of seeds would come out, not another set of tasks. Means over tasks are on the scale 0 to 1{scaled}.",
         "A verdict is about one measure, one rival and one set of tasks, after Holm's correction over the comparisons of the "
-        "measure: wrong "
-        f"in at most 5% of such families. Equivalent means that the difference is inside ±{margin:g}, also where its sign is "
-        "sure. Single tasks "
-        "get intervals and no verdict. Verdicts are taken again at half of the training steps and by the area under the curve.",
-        "Learning settings are the same for all estimators of a task and were chosen on seeds that are not reported; each task's "
-        "file "
-        "says how. What is stale here, or was not computed on this machine, is said by `maxpo-bench plan` and `compare`, not here.",
+        f"measure: wrong in at most 5% of such families. Equivalent means that the difference is inside ±{margin:g}, also where "
+        "its sign is sure. Single tasks get intervals and no verdict. Verdicts are taken again at half of the training steps, "
+        "by the area under the curve and, on the swept tasks, with every estimator at its own best learning rate.",
+        "Learning settings are the same for all estimators of a task and were chosen on seeds that are not reported; each "
+        "task's file says how. What is stale here, or was not computed on this machine, is said by `maxpo-bench plan` and "
+        "`compare`, not here.",
     )
 
 
@@ -276,9 +269,9 @@ def exact_blocks(data):
     return [
         text(
             f"Sampled against exact: max@K of {count(len(known), 'cell')} is also known by enumeration. The mean over seeds of "
-            f"sampled minus exact is away from 0 at 95% in {outside} of them, where {0.05 * len(known):.0f} are expected by chance "
-            "(cells of a task are evaluated with the same start states and noise, so they miss together), and after Holm's "
-            f"correction over the cells in {after or 'none'}."
+            f"sampled minus exact is away from 0 at 95% in {outside} of them, where {0.05 * len(known):.0f} are expected by "
+            "chance (cells of a task are evaluated with the same start states and noise, so they miss together), and after "
+            f"Holm's correction over the cells in {after or 'none'}."
         ),
         frame(data.drop(columns=["p"]), "Sampled minus exact max@K, mean over seeds.", "tables/exact.csv", fold=True),
     ]

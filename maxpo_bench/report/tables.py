@@ -59,8 +59,7 @@ def bands(groups, probability=False):
 
 
 def _with_gaps(table, keys, columns, probabilities, method):
-    """Mean over seeds of every column, and of its paired difference to the method's ("_gap"), with 95% intervals, per group of
-    keys."""
+    """Mean over seeds of every column and of its paired difference to the method's ("_gap"), with 95% intervals, by keys."""
     match = [c for c in keys if c != "estimator"] + ["seed"]
     mine = table.loc[table["estimator"] == method, [*match, *columns]]
     joined = table.merge(mine, on=match, how="left", suffixes=("", "_mine"))
@@ -106,9 +105,11 @@ def wide_curves(table, results, scale, num_points=5):
 
 
 def collapse(results, scale):
-    """What training did to the policy's variety, per estimator: entropy and distinct answers, after / before, and max@k for the
-    largest k drawn (at least 4 K), after - before; a row per task and one for the mean of the tasks, with 95% intervals over
-    seeds."""
+    """What training did to the policy's variety, a row per measure, estimator and task and one for the mean of the tasks.
+
+    Entropy and distinct answers: after / before. max@k for the largest k drawn, at least 4 K: after - before, scale 0 to 1.
+    With 95% intervals over seeds.
+    """
     rows = []
     for estimator in results.estimators:
         found = {"entropy": {}, "distinct answers": {}, "max@k far above K": {}}
@@ -150,8 +151,7 @@ def _ends(table, column):
 
 
 def variance(results):
-    """Gradient variance over the method's and SNR per task, checkpoint and estimator; several policies of a checkpoint are
-    averaged."""
+    """Gradient variance over the method's and SNR by task, checkpoint and estimator, averaged over policies of a checkpoint."""
     keys = ["task", "checkpoint", "estimator"]
     numbers = ["ratio_to_maxpo", "ratio_low", "ratio_high", "snr", "snr_low", "snr_high"]
     table = results.variance.reindex(columns=[*keys, "num_groups", *numbers])
@@ -216,8 +216,7 @@ def headline(results, verdicts, table, method=REFERENCE):
 
 
 def latex(table, results):
-    """A paste-ready LaTeX table (booktabs) of `cells`: max@K by task and estimator, mean and half-width of the 95% interval, best
-    bold."""
+    """A paste-ready LaTeX table (booktabs) of `cells`: max@K, mean and half-width of the 95% interval, the best one bold."""
     rows = []
     for task in results.usable_tasks():
         mine = table[table["task"] == task].set_index("estimator")

@@ -2,7 +2,8 @@
 
 Every effect is turned so that above 0 (a ratio: above 1) favours the method. A claim is a family: its rivals x aggregates are
 judged together by statistics.decide. The same family is judged again on other views of the same runs (half of the steps, area under
-the curve; for the variance the initial and the final policies): a decided verdict that is decided otherwise there `flips`.
+the curve; every estimator at its own best learning rate, over the swept tasks; for the variance the initial and the final
+policies): a decided verdict that is decided otherwise there `flips`.
 """
 
 import math
@@ -15,8 +16,8 @@ from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
 
 VIEWS = {  # measure -> the view that is judged, and those beside it
-    "max@K": ("after training", "at half of the steps", "area under the curve"),
-    "pass@1": ("after training", "at half of the steps", "area under the curve"),
+    "max@K": ("after training", "at half of the steps", "area under the curve", "own best learning rates"),
+    "pass@1": ("after training", "at half of the steps", "area under the curve", "own best learning rates"),
     "gradient variance": ("all policies", "initial policy", "final policy"),
     "time": ("a step",),
 }
@@ -151,10 +152,12 @@ def _log_ratios(table, ratio, low, high, checkpoint=None):
 
 
 def _trained(results, method, measure, rivals):
-    """The three views of a measure after training. A task is "not applicable" where either estimator refuses its rewards."""
+    """The views of a measure after training. A task is "not applicable" where either estimator refuses its rewards."""
     scale = load.scales(results) if measure == "max@K" else {}
-    values = dict(zip(VIEWS[measure], ({}, {}, {}), strict=True))
-    after, half, area = values.values()
+    values = {view: {} for view in VIEWS[measure]}
+    after, half, area, own_best = values.values()
+    swept = {task for task, _ in results.own_best}  # an estimator without a cell there has its best rate in the shared one
+    own_best |= {key: results.own_best.get(key, cell).values(measure) for key, cell in results.cells.items() if key[0] in swept}
     after |= {key: cell.values(measure) for key, cell in results.cells.items()}
     for key, rows in results.curves.groupby(["task", "estimator"], sort=False):
         wide = rows.pivot(index="seed", columns="step", values=load.METRICS[measure]).dropna()
@@ -167,7 +170,7 @@ def _trained(results, method, measure, rivals):
     found = {view: {} for view in values}
     for view, known in values.items():
         for rival in rivals:
-            for task in results.tasks:
+            for task in (t for t in results.tasks if known is not own_best or t in swept):
                 cells = [results.cells.get((task, e), load.Cell(task, e, "missing")) for e in (method, rival)]
                 differences, _ = statistics.pair(*(known.get((task, c.estimator), {}) for c in cells))
                 low, high = scale.get(task, (0.0, 1.0))

@@ -21,13 +21,12 @@ ABOUT = {
     "rs_grpo": "exponential of the reward over the group's mean of it: risk-seeking",
     "best_gap": "rewards only the best sample, by its lead over the second",
     "fitted_blend": "this project's: between maxpo and pkpo, the weight fitted on other groups",
-    "fitted_blend_scores": "fitted_blend given the samples' whole gradients, which no trainer has",
     "baseline_blend": "between maxpo (weight 1) and pkpo (weight 0), a fixed weight",
 }
 TERMS = (
     "N samples of one prompt or start state are a group; K is how many tries count. max@k is the expected best reward of k "
-    "samples, pass@k the chance that one of k passes, pass@1 that a single one does. J_K is max@K as the objective of training, "
-    "J_1 the mean reward."
+    "samples, pass@k the chance that one of k passes, pass@1 that a single one does. J_K is max@K as the objective of "
+    "training, J_1 the mean reward."
 )
 ALIKE = {  # geometry of the regime study -> what kind of policy that is
     "10 contexts of 10 arms": "10 prompts, 10 arms",
@@ -48,7 +47,8 @@ def about(name):
         return ""
     found = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef) and n.name == name]
     text = (ast.get_docstring(found[0]) or "") if found else ""
-    return " ".join(text.split("\n\n")[0].split()).split(". ")[0]
+    words = " ".join(text.split("\n\n")[0].split()).split(". ")[0].split()
+    return " ".join([*words[:18], "..."] if len(words) > 18 else words)
 
 
 def count(n, word, plural=None):
@@ -99,7 +99,7 @@ def _standing(start, by_verdict):
     return sentence
 
 
-EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "hardly changes it", "undecided": "leaves it open"}
+EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "keeps it", "undecided": "leaves it open"}
 
 
 def _baseline(verdicts, regimes, method):
@@ -108,14 +108,15 @@ def _baseline(verdicts, regimes, method):
         return ""
     rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == "pkpo")].dropna(subset=["effect"])
     rows = rows[rows["aggregate"] != "all"] if len(rows) > 1 else rows
-    parts = [
-        f"{EFFECT[r['verdict']]} on {r['aggregate'].replace('all', 'the tasks')} ({100 / r['effect'] - 100:+.0f}%)"
-        for _, r in rows.iterrows()
-    ]
+    parts, last = [], None
+    for _, r in rows.iterrows():
+        where = f"{r['aggregate'].replace('all', 'the tasks')} ({100 / r['effect'] - 100:+.0f}%)"
+        parts.append(where if r["verdict"] == last else f"{EFFECT[r['verdict']]} on {where}")
+        last = r["verdict"]
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
         ratios = regimes.loc[regimes["estimator"] == "pkpo", "ratio"]
-        raised = f"in {(ratios < 1 - 1e-9).sum()} of {len(ratios)} regimes"
-        parts.append(f"and {raised}" if parts and parts[-1].startswith("raises it") else f"raises it {raised}")
+        raised = f"in {(ratios < 1 - 1e-9).sum()}/{len(ratios)} regimes"
+        parts.append(f"and {raised}" if last == "contradicted" else f"raises it {raised}")
     if not parts:
         return ""
     parts[0] = parts[0].replace(" it", " gradient variance", 1)

@@ -1,6 +1,7 @@
 """Claims are judged from the data: planted differences get the verdict they deserve, for each rival and aggregate by itself."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 import synthetic
 
 from maxpo_bench.errors import InputError
-from maxpo_bench.report import load, verdicts
+from maxpo_bench.report import load, page, verdicts
 from maxpo_bench.settings import claims
 
 TASKS = ("bandit", "maze", "frozenlake", "cliffwalking", "local_optimum", "cartpole", "countdown3")
@@ -122,6 +123,23 @@ def test_a_verdict_that_flips_says_so(project):
     assert found["verdict"] == "equivalent" and found["at half of the steps"] == found["area under the curve"] == "supported"
     assert found["flips"]
     assert not row(judge(project)[0], "pkpo", measure="pass@1")["flips"]
+
+
+def test_a_verdict_that_depends_on_the_learning_rates_says_so(project):
+    """Ahead at the shared rate, behind once the rival has its own best one; tasks that were not swept are not looked at."""
+    plant(project, 0.1)
+    results = project / "results"
+    for task in ("bandit", "maze"):
+        shutil.copytree(results / "runs" / task / "pkpo", results / "own_best" / task / "pkpo")
+        path = results / "own_best" / task / "pkpo" / "metrics.json"
+        metrics = json.loads(path.read_text())
+        metrics["final"]["max@K"] = [v + 0.3 for v in metrics["final"]["max@K"]]
+        path.write_text(json.dumps(metrics))
+    found = row(judge(project)[0], "pkpo")
+    assert found["verdict"] == "supported" and found["own best learning rates"] == "contradicted" and found["flips"]
+    assert row(judge(project)[0], "rloo")["own best learning rates"] != "contradicted"
+    said = page.matrix(judge(project)[0], pd.DataFrame(), "maxpo", ("max@K",))[1]["paragraphs"][-1]
+    assert "max@K against pkpo, all: supported, but" in said and "contradicted (own best learning rates)" in said
 
 
 def test_half_of_the_steps_lies_between_evaluations(tmp_path):
