@@ -96,8 +96,9 @@ class Source(PromptSource):
             if users:
                 users[-1]["content"] = template.replace("{prompt}", users[-1]["content"])
         try:
+            chat_template = _dated(tokenizer.get_chat_template(), self._today)
             return tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True, strftime_now=self._today.strftime
+                messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # a template raises what it likes: no system role, turns that do not alternate
             raise InputError(f"{self.where}: data: the chat template refuses {_short(prompt)}: {one_line(error)}") from None
@@ -163,6 +164,16 @@ class Source(PromptSource):
         name = task.section("model")["name"]
         where = f"{self.where}: model.name"
         return _load(AutoModelForCausalLM.from_pretrained, name, where, use_safetensors=True, dtype=torch.float32).eval()
+
+
+def _dated(chat_template, day):
+    """The chat template with strftime_now telling that day: a macro of the name stands before the function of transformers."""
+    if "strftime_now" not in chat_template:
+        return chat_template
+    told = {f"%{code}": day.strftime(f"%{code}") for code in "aAbBcdfFHIjmMpSuUVwWxXyYe"}
+    told |= {f"%-{code}": str(int(told[f"%{code}"])) for code in "dmHIMSj"}
+    replaced = "".join(f"|replace({code!r}, {text!r})" for code, text in told.items())
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}" + chat_template
 
 
 def _exact_text(gold):
