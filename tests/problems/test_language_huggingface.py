@@ -211,7 +211,7 @@ def test_a_cell_from_the_command_line(folder, tmp_path, monkeypatch):
     metrics = files.read_json(run / "metrics.json")
     assert (metrics["status"], metrics["reason"], metrics["seeds"]) == ("ok", "", [0])
     curve = pandas.read_csv(run / "curve.csv.gz")
-    assert curve.step.tolist() == [0, 1, 2] and curve.entropy.diff().max() < -0.2, "it trains"
+    assert curve.step.tolist() == [0, 1, 2] and curve.entropy.diff().max() < -0.05, "it trains"
     ladder = pandas.read_csv(run / "ladder.csv.gz")
     assert ladder.k.tolist() == [1, 2, 3, 4] * 2 and ladder.step.tolist() == [0] * 4 + [2] * 4
     assert [path for path in tmp_path.rglob("*") if path.suffix == ".safetensors"] == []

@@ -126,6 +126,16 @@ HOSTILE = {
     "hashes": "#### " * 200_000,
     "boxes": "\\boxed{" * 150_000,
     "open boxes": "\\boxed{" * 50_000 + "}" * 50_000,
+    "marks before numbers": "#### x 1 " * 100_000,
+    "steps": "#### Step 1\n" * 50_000,
+    "braces": "\\frac{" * 40 + "{(" * 40 + "1",
+    "fractions of fractions": "\\frac{\\frac{\\frac{\\frac{1" * 9,
+    "stars": "*1" * 500_000,
+    "spaces": "1" + " " * 1_000_000,
+    "names": "CO2 " * 200_000,
+    "mixed numbers": "1 1/" * 200_000,
+    "superscripts": "\u00b9" * 500_000,
+    "halves": "\u00bd" * 500_000,
 }
 
 

@@ -4,23 +4,30 @@
 from safetensors only and no code of a model or data set is run (trust_remote_code stays off).
 """
 
+import datetime
 import glob
-import re
-from fractions import Fraction
+import json
+import math
 from pathlib import Path
 
 from maxpo_bench.errors import InputError
+from maxpo_bench.problems import answers
 from maxpo_bench.problems.prompts import PromptSource, is_held_out
-
-MAX_TAIL = 2000  # characters of a completion's end that are searched for the answer
-# ASCII digits only, and every repeat bounded
-_NUMBER = re.compile(r"[-+]?[0-9]{1,40}(?:,[0-9]{3}){0,12}(?:\.[0-9]{1,40})?(?:/[0-9]{1,40})?")
 
 
 class Source(PromptSource):
     """Questions of one data set; the reward is 1 when the completion's number equals the answer's."""
 
     saves_states = False
+
+    def __init__(self, data, where=""):
+        super().__init__(data, where)
+        if "{prompt}" not in data.get("template", "{prompt}"):
+            raise InputError(f"{where}: data.template: has no {{prompt}}, every prompt would be the same text")
+        try:
+            self._today = datetime.datetime.strptime(data.get("date", "26 Jul 2024"), "%d %b %Y")
+        except ValueError:
+            raise InputError(f"{where}: data.date: must be a day like 26 Jul 2024, got {data['date']!r}") from None
 
     def rows(self, split):
         """Split "train" or "held_out". Without data.held_out_split a hash of the prompt divides the split there is."""
@@ -36,30 +43,90 @@ class Source(PromptSource):
                 )
         if len(table) == 0:
             raise InputError(f"{self.where}: data: split {name!r} of {data['source']} is empty")
-        columns = {"prompt": data["prompt_column"], "answer": data["answer_column"]}
-        rows = {name: [str(value) for value in table[column]] for name, column in columns.items()}
-        if not own_split:
-            keep = [i for i, prompt in enumerate(rows["prompt"]) if is_held_out(prompt) == (split == "held_out")]
-            rows = {column: [values[i] for i in keep] for column, values in rows.items()}
+        rows = {"prompt": [], "answer": []}
+        for number, row in enumerate(zip(table[data["prompt_column"]], table[data["answer_column"]], strict=True), start=1):
+            prompt, answer = self._prompt(number, row[0]), self._answer(number, row[1])  # a bad row is refused on either side
+            if own_split or is_held_out(json.dumps(prompt) if isinstance(prompt, list) else prompt) == (split == "held_out"):
+                rows["prompt"].append(prompt)
+                rows["answer"].append(answer)
         return rows
 
-    def format_prompt(self, prompt, tokenizer):
-        text = self.data["template"].replace("{prompt}", prompt)
+    def _refuse(self, number, key, problem):
+        column = self.data[f"{key}_column"]
+        return InputError(f"{self.where}: data: row {number} of {self.data['source']}: column {column!r}: {problem}")
+
+    def _prompt(self, number, value):
+        """The prompt of a row, counted from 1: a text, or a list of messages {role, content}."""
+        if value is None:
+            raise self._refuse(number, "prompt", "there is no prompt (null)")
+        if not isinstance(value, list):
+            if isinstance(value, dict) or not str(value).strip():
+                raise self._refuse(number, "prompt", f"must be a text or a list of messages, got {_short(value)}")
+            return str(value)
         if not self.data["chat"]:
-            return text
-        messages = [{"role": "user", "content": text}]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            raise self._refuse(number, "prompt", "prompts are messages, which need a chat template: set data.chat to true")
+        for message in value:
+            if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
+                raise self._refuse(number, "prompt", f"a message has a text as role and one as content, got {_short(message)}")
+        if not value or value[-1]["role"] == "assistant":
+            raise self._refuse(number, "prompt", "messages must end before the assistant's turn")
+        return [{"role": message["role"], "content": message["content"]} for message in value]
+
+    def _answer(self, number, value):
+        """The answer of a row as text; of a list, all entries, each of them right."""
+        golds = value if isinstance(value, list) else [value]
+        texts = [_exact_text(gold) for gold in golds]
+        if not texts or None in texts:
+            raise self._refuse(number, "answer", f"no answer (null, or neither number nor text): {_short(value)}")
+        for text in texts:
+            if answers.read_gold(text) is None:
+                raise self._refuse(number, "answer", f"holds no number, or more than one: {_short(text, end=True)}")
+        return texts if isinstance(value, list) else texts[0]
+
+    def format_prompt(self, prompt, tokenizer):
+        """The text the model reads. The template is filled in with the prompt, of messages with the user's last one."""
+        template = self.data["template"]
+        if isinstance(prompt, str):
+            text = template.replace("{prompt}", prompt)
+            if not self.data["chat"]:
+                return text
+            messages = [{"role": "user", "content": text}]
+        else:
+            messages = [dict(message) for message in prompt]
+            users = [message for message in messages if message["role"] == "user"]
+            if users:
+                users[-1]["content"] = template.replace("{prompt}", users[-1]["content"])
+        try:
+            chat_template = _dated(tokenizer.get_chat_template(), self._today)
+            return tokenizer.apply_chat_template(
+                messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template raises what it likes: no system role, turns that do not alternate
+            raise InputError(f"{self.where}: data: the chat template refuses {_short(prompt)}: {one_line(error)}") from None
+
+    def encode(self, texts, tokenizer):
+        """A chat template writes its own special tokens; a plain prompt gets the BOS token where the tokenizer adds one."""
+        tokens = super().encode(texts, tokenizer)
+        begin = [] if self.data["chat"] else tokenizer("a")["input_ids"][:1]
+        if begin != [tokenizer.bos_token_id]:
+            return tokens
+        return [ids if ids[:1] == begin else begin + ids for ids in tokens]
 
     def demonstrations(self, rng, size):
         raise InputError(f"{self.where}: warm_start: a pretrained model starts as it is; set warm_start.steps to 0")
 
     def verify(self, row, text):
         """1 if the number of the completion equals the number of the data set's answer (within answer_tolerance)."""
-        wanted = extract_number(row["answer"], "last_number")
-        if wanted is None:
-            raise ValueError(f"the data set's answer {row['answer'][-40:]!r} holds no number")
-        given = extract_number(text, self.data["answer"])
-        return float(given is not None and abs(given - wanted) <= self.data["answer_tolerance"])
+        golds = row["answer"] if isinstance(row["answer"], list) else [row["answer"]]
+        given = answers.read(text, self.data["answer"])
+        earned = 0.0
+        for gold in golds:
+            wanted = answers.read_gold(gold)
+            if wanted is None:
+                raise ValueError(f"the data set's answer {gold[-40:]!r} holds no number")
+            if given is not None and answers.equal(given, wanted, self.data["answer_tolerance"]):
+                earned = 1.0
+        return earned
 
     def load_tokenizer(self, model):
         from transformers import AutoConfig, AutoTokenizer, GenerationConfig
@@ -102,38 +169,26 @@ class Source(PromptSource):
         return _load(AutoModelForCausalLM.from_pretrained, name, where, use_safetensors=True, dtype=torch.float32).eval()
 
 
-def extract_number(text, method):
-    """The answer in a text as an exact Fraction, None when there is none.
+def _dated(chat_template, day):
+    """The chat template with strftime_now telling that day: a macro of the name stands before the function of transformers."""
+    if "strftime_now" not in chat_template:
+        return chat_template
+    told = {f"%{code}": day.strftime(f"%{code}") for code in "aAbBcdfFHIjmMpSuUVwWxXyYe"}
+    told |= {f"%-{code}": str(int(told[f"%{code}"])) for code in "dmHIMSj"}
+    replaced = "".join(f"|replace({code!r}, {text!r})" for code, text in told.items())
+    return f"{{% macro strftime_now(format) %}}{{{{ format{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}" + chat_template
 
-    method: "last_number" takes what follows the last `####`, else the last \\boxed{...}, else the text's last number;
-    "marked" takes `####` or \\boxed{...} only. Only the last 2000 characters count; thousands commas, decimals and
-    fractions of ASCII digits are understood, a number directly followed by % or more digits is not one.
-    """
-    tail = text[-MAX_TAIL:]
-    for mark in ("####", "\\boxed{"):
-        at = tail.rfind(mark)
-        if at >= 0:
-            return _first_number(tail[at + len(mark) :])
-    if method == "marked":
+
+def _exact_text(gold):
+    """An answer of a data set as text: JSON numbers as they print (1e-05 is read exactly). None for what is none."""
+    if isinstance(gold, bool) or isinstance(gold, float) and not math.isfinite(gold):
         return None
-    numbers = list(_NUMBER.finditer(tail))
-    return _fraction(numbers[-1], tail) if numbers else None
+    return str(gold) if isinstance(gold, (str, int, float)) else None
 
 
-def _first_number(text):
-    match = _NUMBER.search(text[:100].lstrip(" $"))
-    return _fraction(match, text[:100].lstrip(" $")) if match and match.start() <= 2 else None
-
-
-def _fraction(match, text):
-    """The matched number; None if it is part of something longer (50%, 1e9, a huge number) or divides by 0."""
-    before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 1]
-    if after == "%" or after.isalnum() or before.isalnum() or before in ("^", "*", "/") or after in ("^", "*", "/"):
-        return None
-    numerator, _, denominator = match.group().replace(",", "").partition("/")
-    if denominator and int(denominator) == 0:
-        return None
-    return Fraction(numerator) / int(denominator or 1)
+def _short(value, end=False):
+    text = str(value) if len(str(value)) <= 60 else f"...{str(value)[-60:]}" if end else f"{str(value)[:60]}..."
+    return repr(text)
 
 
 def load_table(source, subset, split, where):
@@ -147,6 +202,7 @@ def load_table(source, subset, split, where):
                 raise InputError(f"{where}: data.source: no file {source}")
             if path.stat().st_size == 0:
                 raise InputError(f"{where}: data.source: {source} is empty")
+            _check_utf8(path, where)
             return datasets.load_dataset("json", data_files={split: glob.escape(str(path))}, split=split)
         if path.is_dir() and glob.has_magic(source):  # datasets would look for a pattern
             raise InputError(f"{where}: data.source: a folder with *, ? or [ in its name cannot be read; rename {source}")
@@ -155,6 +211,16 @@ def load_table(source, subset, split, where):
         raise
     except Exception as error:  # datasets raises many kinds; all of them mean that this table cannot be had
         raise InputError(f"{where}: data.source: cannot load split {split!r} of {source}: {one_line(error)}") from None
+
+
+def _check_utf8(path, where):
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                problem = f"line {number} is not UTF-8 ({error.reason}); save the file as UTF-8"
+                raise InputError(f"{where}: data.source: {path}: {problem}") from None
 
 
 def _load(method, name, where, **options):
