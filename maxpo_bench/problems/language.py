@@ -13,7 +13,7 @@ import torch
 
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.machine import files
-from maxpo_bench.policies import causal_lm
+from maxpo_bench.policies import causal_lm, self_check
 from maxpo_bench.problems import Evaluation, Problem
 from maxpo_bench.training import streams
 
@@ -107,7 +107,7 @@ class LanguageProblem(Problem):
         """The model before any warm start. InputError where none of our ways to read it gives its own numbers."""
         policy = self.source.load_model(self.task, self.tokenizer, self.seed).to(self.device)
         try:
-            causal_lm.way_of(policy, self._longest())
+            self_check.way_of(policy, self._longest())
         except InputError as error:
             raise InputError(f"{self.task.path.name}: model: {error}") from None
         return policy
@@ -122,8 +122,8 @@ class LanguageProblem(Problem):
         policy = self.untrained_policy()
         if self.device.type == "cuda":  # the float32 of before says that masks and caches are right; bfloat16 is coarser
             with self._precision():
-                off = causal_lm.sampled_against_scored(policy)
-            if off > causal_lm.AUTOCAST_TOLERANCE:
+                off = self_check.sampled_against_scored(policy)
+            if off > self_check.AUTOCAST_TOLERANCE:
                 raise InputError(
                     f"{self.task.path.name}: model: {type(policy).__name__} under bfloat16: a token's log-probability when sampled "
                     f"and when scored differ by {off:.2g} nats on average; device: cpu computes in float32"

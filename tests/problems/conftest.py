@@ -1,9 +1,14 @@
 """Task files written on the spot."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
 from maxpo_bench.settings import task_file
+
+sys.path.insert(0, str(Path(__file__).parent))  # tiny_models.py
 
 BASE = {
     "version": 1, "title": "test", "k": 2, "group_size": 8, "groups": 3, "steps": 3,

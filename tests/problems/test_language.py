@@ -11,7 +11,7 @@ import yaml
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.estimators import get
 from maxpo_bench.machine import files
-from maxpo_bench.policies import causal_lm
+from maxpo_bench.policies import causal_lm, reading
 from maxpo_bench.problems import build, language
 from maxpo_bench.problems.prompts import is_held_out
 from maxpo_bench.settings import task_file
@@ -169,7 +169,7 @@ def test_second_tokens_follow_the_policy_given_the_first(problem, policy):
 
 def test_sharing_rows_changes_no_draw(problem, policy, monkeypatch):
     shared = problem.sample(policy, 3)
-    monkeypatch.setattr(causal_lm, "SHARED_BELOW", -1.0)
+    monkeypatch.setattr(reading, "SHARED_BELOW", -1.0)
     apart = problem.sample(policy, 3)
     assert torch.equal(shared.completions.tokens, apart.completions.tokens)
     torch.testing.assert_close(shared.log_probs, apart.log_probs, atol=1e-5, rtol=1e-5)
@@ -180,8 +180,8 @@ def test_when_ended_rows_leave_the_batch_changes_no_draw(problem, policy, monkey
     """0: never, 1: at once. Among them are rows that end early, or there would be nothing to drop."""
     shared = problem.sample(policy, 3)
     assert (shared.completions.lengths < shared.completions.tokens.shape[-1] - 1).any()
-    monkeypatch.setattr(causal_lm, "SHARED_BELOW", -1.0)
-    monkeypatch.setattr(causal_lm, "FULL_ABOVE", full_above)
+    monkeypatch.setattr(reading, "SHARED_BELOW", -1.0)
+    monkeypatch.setattr(reading, "FULL_ABOVE", full_above)
     apart = problem.sample(policy, 3)
     for name in ("tokens", "lengths"):
         assert torch.equal(getattr(shared.completions, name), getattr(apart.completions, name))

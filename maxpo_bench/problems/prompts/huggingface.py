@@ -156,9 +156,9 @@ class Source(PromptSource):
         return list(dict.fromkeys(end for end in found if end is not None))
 
     def context(self, model):
-        from maxpo_bench.policies import causal_lm
+        from maxpo_bench.policies import self_check
 
-        return causal_lm.context(self._config) or 1_000_000  # some state-space models have none
+        return self_check.context(self._config) or 1_000_000  # some state-space models have none
 
     def load_model(self, task, tokenizer, seed):
         import torch
