@@ -38,7 +38,7 @@ def parse(formula):
     try:
         call = ast.parse(formula, mode="eval").body
         name = call.func.id if isinstance(call, ast.Call) else call.id
-        options = {given.arg: ast.literal_eval(given.value) for given in getattr(call, "keywords", ())}
+        options = {given.arg: given.value.value for given in getattr(call, "keywords", ())}
     except (SyntaxError, AttributeError, ValueError):
         raise InputError(f"{PATH.name}: {formula!r} is not written as name(option=value)") from None
     known = estimators.get(name).options

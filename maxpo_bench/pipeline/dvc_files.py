@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from maxpo_bench.estimators import SHARED_SOURCES
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import sources
 from maxpo_bench.settings import task_file
@@ -26,7 +27,7 @@ def text_of(task):
     """The dvc.yaml of a task: its base stage, one train stage per estimator of params.yaml, its variance stage."""
     name, here = task.name, f"results/runs/{task.name}/${{item.estimator}}"
     params = [{f"tasks/{name}.yaml": None}]
-    any_estimator = sources.closure("estimators/__init__.py", "estimators/contract.py", "estimators/order_statistics.py")
+    any_estimator = sources.closure("estimators/__init__.py", *(f"estimators/{file}" for file in SHARED_SOURCES))
     train = sorted({*sources.of_cell(task), *any_estimator})
     stages = {
         "base": {

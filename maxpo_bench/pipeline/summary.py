@@ -9,8 +9,7 @@ import statistics
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.machine import files
-from maxpo_bench.pipeline.plan import declared
-from maxpo_bench.settings import task_file
+from maxpo_bench.settings import params, task_file
 
 MEASURES = ("max@K", "pass@K", "pass@1", "mean_reward")
 HASHED = ("metrics.json", "curve.csv.gz", "ladder.csv.gz", "timing.json")
@@ -19,7 +18,7 @@ HASHED = ("metrics.json", "curve.csv.gz", "ladder.csv.gz", "timing.json")
 def run_summary(name):
     """Write results/summary/<name>.csv: a row per estimator of params.yaml. Returns the exit code."""
     root = task_file.root()
-    rows = [row(root / "results" / "runs" / name / estimator, estimator) for estimator in declared(root)["estimators"]]
+    rows = [row(root / "results" / "runs" / name / estimator, estimator) for estimator in params.read(root)["estimators"]]
     files.write_csv(root / "results" / "summary" / f"{name}.csv", rows)
     return 0
 

@@ -152,7 +152,7 @@ def _sample_by_length(model, way, prompt_tokens, prompt_mask, uniforms, *options
         mask = torch.ones_like(tokens, dtype=torch.bool)
         parts.append(sample(model, way, tokens, mask, uniforms[chosen.to(uniforms.device)], *options))
         rows.append(chosen)
-    order = torch.cat(rows).argsort()
+    order = torch.cat(rows).argsort(stable=True)
     longest = max(part.tokens.shape[-1] for part in parts)
 
     def whole(name, value=0):
