@@ -72,10 +72,14 @@ def _deps(paths):
 
 
 def write(root, names):
-    """Write the dvc.yaml of each task whose file is missing or old. Returns the names of those written."""
+    """Write the dvc.yaml of each task whose file is missing or old. Returns the names of those written.
+
+    InputError for a task file that is broken; then nothing is written.
+    """
+    texts = {name: text_of(task_file.load(Path(root) / "tasks" / f"{name}.yaml")) for name in names}
     changed = []
-    for name in names:
-        path, text = path_of(root, name), text_of(task_file.load(Path(root) / "tasks" / f"{name}.yaml"))
+    for name, text in texts.items():
+        path = path_of(root, name)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             files.write_bytes(path, text.encode())
             changed.append(name)

@@ -66,8 +66,6 @@ def print_plan(root=None):
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    for task in params["tasks"]:
-        task_file.load(root / "tasks" / f"{task}.yaml")
     for task in dvc_files.write(root, params["tasks"]):
         print(f"wrote {dvc_files.path_of('', task)}")
     states, seconds = all_states(root, params), _seconds(root, params)

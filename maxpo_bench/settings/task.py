@@ -7,11 +7,13 @@ are found and read by task_file.py; tasks/schema.json, for editors, is written f
 import datetime
 from typing import Annotated, ClassVar, Literal, Union
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from maxpo_bench.settings.models import Section
+from maxpo_bench.settings.task_file import TUNED_ON
 
 FIRST_TUNING_SEED = 10_000  # reported seeds lie below it; pilots, tuning and sweeps begin there
+MOST_SEEDS = FIRST_TUNING_SEED - len(TUNED_ON)
 Beta = Annotated[float, Field(ge=0, le=1 - 1e-9)]
 Width = Annotated[int, Field(ge=2, le=10_000)]
 Device = Literal["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", "cuda:4", "cuda:5", "cuda:6", "cuda:7"]
@@ -89,7 +91,7 @@ class Common(Section):
     group_size: int = Field(ge=2, description="N, completions per prompt or episodes per start state")
     groups: int = Field(1, ge=1, description="prompts or start states per step")
     steps: int = Field(ge=1, description="policy updates")
-    seeds: int = Field(10, ge=1, le=FIRST_TUNING_SEED - 1, description="how many a cell runs, from first_seed on, without 100-109")
+    seeds: int = Field(10, ge=1, le=MOST_SEEDS, description="how many a cell runs, from first_seed on, without 100-109")
     first_seed: int = Field(0, ge=0, le=10**9, description="0; pilots, tuning and sweeps: from 10000 on, and never reported")
     seed_budget_s: float = Field(0.0, ge=0, description="seconds that a cell may take, which limits its seeds; 0: no limit")
     numerics: Literal["portable", "native"] = Field(
@@ -377,5 +379,7 @@ KINDS = {model.model_fields["kind"].annotation.__args__[0]: model for model in B
 
 def json_schema():
     """The JSON schema of task files, for editors' completion: one of the kinds, as a dict of plain values."""
+    from pydantic import TypeAdapter
+
     schema = TypeAdapter(Union[(*BUILT_IN, Custom)]).json_schema()  # noqa: UP007 (a union of a tuple has no other form)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A task file of maxpo-bench", **schema}

@@ -77,7 +77,7 @@ def test_comments_do_not_change_the_hash_and_values_do(tmp_path):
         ("k: 2", "k: 2\ntags: sparse", ["tags", "a list", "'sparse'"]),
         ("k: 2", "k: 2\ntags: [1]", ["tags[0]", "a text", "got 1"]),
         ("version: 1", "version: 2", ["version", "at most 1", "got 2"]),
-        ("steps: 5", "steps: 5\nseeds: 10000", ["seeds: must be at most 9999", "got 10000"]),
+        ("steps: 5", "steps: 5\nseeds: 9991", ["seeds: must be at most 9990", "got 9991"]),
         ("k: 2", "k: 2\nfirst_seed: 100", ["first_seed: must be 0 or from 10000 on", "got 100"]),
         ("k: 2", "k: 2\nnumerics: nativ", ["numerics", "did you mean 'native'"]),
         ("k: 2", "k: 2\nseed_budget_s: -1", ["seed_budget_s", "at least 0", "got -1"]),
@@ -140,11 +140,11 @@ def test_keys_of_today_keep_their_meaning_where_they_are_not_written(tmp_path):
 
 
 def test_keys_that_are_written_arrive(tmp_path):
-    more = "numerics: native\nfirst_seed: 10000\nseeds: 9999\nseed_budget_s: 60\nresources: {cpus: 4, gpus: 0.5, memory: 8 GB}\n"
+    more = "numerics: native\nfirst_seed: 10000\nseeds: 9990\nseed_budget_s: 60\nresources: {cpus: 4, gpus: 0.5, memory: 8 GB}\n"
     text = WORDS.replace("tokens: 8", 'tokens: 8, truncated: zero, stop: ["Question:"]')
     text = text.replace("rows.jsonl", 'r, date: "2030-12-31"')
     task = load(write(tmp_path, text + more))
-    assert (task.numerics, task.first_seed, task.seeds, task.seed_budget_s) == ("native", 10000, 9999, 60)
+    assert (task.numerics, task.first_seed, task.seeds, task.seed_budget_s) == ("native", 10000, 9990, 60)
     assert task.resources == {"cpus": 4, "gpus": 0.5, "memory": "8 GB"}
     assert task.section("sampling")["truncated"] == "zero" and task.section("sampling")["stop"] == ["Question:"]
     assert task.section("data")["date"] == "2030-12-31"
@@ -193,6 +193,11 @@ def test_rules_between_the_keys_of_a_section(tmp_path):
         load(write(tmp_path, MODEL + "model: {heads: 5}\n"))
     with pytest.raises(InputError, match="data.min_distance: 9 is larger than data.max_distance 8"):
         load(write(tmp_path, MODEL + "data: {min_distance: 9}\n"))
+
+
+def test_reported_seeds_lie_below_those_of_tuning(tmp_path):
+    reported = load(write(tmp_path, GOOD + "seeds: 9990\n")).reported_seeds
+    assert len(set(reported)) == 9990 and max(reported) == 9999 and not set(reported) & set(range(100, 110))
 
 
 def test_the_hash_is_of_what_is_written(tmp_path):
