@@ -131,6 +131,7 @@ def test_a_scorer_that_takes_anything_is_refused(monkeypatch):
         source(scorer="own")
 
 
+@pytest.mark.slow
 def test_items_do_not_depend_on_the_process():
     """ransom_note and word_ladder go through sets of words, whose order is another in each process."""
     code = (
@@ -143,9 +144,9 @@ def test_items_do_not_depend_on_the_process():
             subprocess.run(
                 [sys.executable, "-c", code, data], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
             ).stdout
-            for seed in ("0", "1", "2")
+            for seed in ("0", "1")
         ]
-        assert printed[0] == printed[1] == printed[2] and len(printed[0]) > 1000
+        assert printed[0] == printed[1] and len(printed[0]) > 1000
 
 
 def test_a_set_that_differs_when_made_again_is_refused():

@@ -21,7 +21,8 @@ HEAD = f"""# reasoning-gym: which sets can be a task
 Every set of reasoning-gym {VERSION} at its default options, 12 items of each, as `kind: reasoning_gym` takes it.
 
 - *exact*: a completion is compared with the set's answer (`data.scorer: exact`, the default).
-- *own*: the set has no one answer, and its own scorer judges (`data.scorer: own`; `warm_start.steps: 0`, as there is nothing to show).
+- *own*: the set has no one answer, and its own scorer judges (`data.scorer: own`, and `warm_start.steps: 0`, as there is
+  nothing to show).
 - refused: before anything is trained, with the line below.
 
 Lengths are in characters, which are the tokens of a model that is made from nothing; its vocabulary and context are fitted
