@@ -88,6 +88,11 @@ class LanguageProblem(Problem):
             )
         if not all(tokens):
             raise InputError(f"{self.task.path.name}: data: split {split!r} has an empty prompt")
+        if self.source.shortest_answer > self.max_new_tokens:
+            raise InputError(
+                f"{self.task.path.name}: sampling.max_new_tokens: {self.max_new_tokens}, but the shortest answer of the data set "
+                f"has {self.source.shortest_answer} tokens"
+            )
 
     def encode_pairs(self, pairs):
         """Prompt + completion + end token, right-padded: tokens, targets [B, T]; targets are -100 where not learnt."""
@@ -230,7 +235,7 @@ class LanguageProblem(Problem):
                 if key not in unique:
                     sequence = tokens[g, i, : lengths[g, i]].tolist()
                     unique[key] = sequence[:-1] if sequence[-1] in ends else sequence
-        judged, first_error = {}, None
+        judged, first_error, unscored = {}, None, self.source.unscored
         for key, text in zip(unique, self._texts(list(unique.values())), strict=True):
             cut_off = len(unique[key]) == self.max_new_tokens  # an end token is no part of it
             stops = [at for at in map(text.find, self.stop) if at >= 0]
@@ -242,6 +247,7 @@ class LanguageProblem(Problem):
             except Exception as error:  # any error at all of a verifier is a fault of the task, not a wrong answer
                 self.verifier_errors += 1
                 first_error = first_error or (error, batch.rows[key[0]]["prompt"], text)
+        self.verifier_errors += self.source.unscored - unscored
         if first_error:
             error, prompt, text = first_error
             raise Fault(

@@ -52,7 +52,8 @@ def reasoning_gym(scorer):
     from maxpo_bench.problems.prompts import reasoning_gym
 
     made = reasoning_gym.Source.__new__(reasoning_gym.Source)
-    made.data, made._items = {"scorer": scorer, "threshold": 1.0}, Scorer()
+    made.data, made._items, made._score = {"scorer": scorer, "threshold": 1.0}, Scorer(), Scorer().score_answer
+    made._scorable, made._longest_answer = set(reasoning_gym.ASCII), 2
     return made
 
 
@@ -279,7 +280,7 @@ def test_numeric_answers(answer, text, reward):
 @pytest.mark.parametrize("scorer", ["exact", "own"])
 def test_reasoning_gym_takes_printable_ascii_and_newlines_only(scorer, monkeypatch):
     """Every control (Cc) and format (Cf) character among the rest, on either side of the right answer."""
-    monkeypatch.setattr(Scorer, "score_answer", lambda self, text, item: 1.0)
+    monkeypatch.setattr(Scorer, "score_answer", lambda *_: 1.0)
     judge, row = reasoning_gym(scorer).verify, {"prompt": "x", "answer": "72", "index": 0}
     plain = [*map(chr, range(32, 127)), "\n"]
     others = [chr(code) for code in range(0x110000) if chr(code) not in plain]

@@ -21,6 +21,12 @@ class PromptSource:
     alphabet = ""
     """Characters of prompts and completions; the vocabulary of a model made from a config."""
 
+    shortest_answer = 0
+    """Tokens of the shortest answer that can earn anything; 0 where that is not known."""
+
+    unscored = 0
+    """Completions that a scorer of somebody else's could not score; each earned 0."""
+
     saves_states = True
     """False: the model is pretrained and somebody else's to store."""
 

@@ -2,82 +2,187 @@
 
 Splits are ranges of indices of ONE data set: reasoning-gym seeds item i with seed + i, so data sets with neighbouring
 seeds share most of their questions. A question on both sides of the border is dropped from training.
+Some sets depend on the order of Python's sets, which differs from process to process: all items are made in a process of
+their own with a fixed order, and a set that still differs the second time is refused.
 Its scorers are graded and some parse with sympy or eval, which run text as code. So by default a completion is compared
 with the data set's answer; `data.scorer: own` asks the data set's scorer instead, and is refused where that evaluates.
 """
 
+import functools
 import inspect
+import json
+import os
+import pickle
 import re
+import subprocess
 import sys
+import traceback
 
 from maxpo_bench.errors import InputError, did_you_mean
-from maxpo_bench.problems.prompts import PromptSource
+from maxpo_bench.problems.prompts import CONTEXT, PromptSource
 
-MAX_CHARACTERS = 200
+MAX_CHARACTERS = 200  # of a text that a scorer gets to see, where no answer of the set is longer
+PROBED = 4  # items that the scorer is tried on
+SECONDS_PER_ITEM, SECONDS_AT_LEAST = 2, 120
+ASCII = "".join(chr(code) for code in range(32, 127)) + "\n"
+GARBAGE = ["", "None", "zzz", "(((", "[]", "{}", '{"a": 1}', "[[1]]", "1e999", "-", "?" * 60, "a b c\nd e f"]
 _EVALUATES = re.compile(r"sympy|parse_expr|\beval\(|\bexec\(|literal_eval|compile\(|subprocess|pickle|yaml\.")
 
 
 class Source(PromptSource):
-    """Questions and scorer of one reasoning-gym data set."""
+    """Questions and scorer of one reasoning-gym data set, tried out before anything is trained on it."""
 
-    alphabet = "".join(chr(code) for code in range(32, 127)) + "\n"
+    alphabet = ASCII
 
     def __init__(self, data, where=""):
         super().__init__(data, where)
         try:
-            import reasoning_gym
+            from reasoning_gym.factory import DATASETS, create_dataset
         except ImportError:
             install = "pip install 'maxpo_bench[reasoning-gym]'"
             raise InputError(f"{where}: kind reasoning_gym needs the package reasoning-gym: {install}") from None
-        from reasoning_gym.factory import DATASETS
-
         if data["dataset"] not in DATASETS:
             near = did_you_mean(data["dataset"], DATASETS)
             raise InputError(f"{where}: data.dataset: unknown {data['dataset']!r}{near}")
         size = data["num_train"] + data["num_held_out"]
         try:
-            self._items = reasoning_gym.create_dataset(data["dataset"], seed=data["seed"], size=size, **data["options"])
+            scored = create_dataset(data["dataset"], seed=data["seed"], size=size, **data["options"])
         except (TypeError, AssertionError, ValueError) as error:
             raise InputError(f"{where}: data.options: {data['dataset']} does not take them: {error}") from None
-        if data["scorer"] == "own" and _EVALUATES.search(inspect.getsource(sys.modules[type(self._items).__module__])):
+        evaluates = _EVALUATES.search(inspect.getsource(sys.modules[type(scored).__module__])) is not None
+        if data["scorer"] == "own" and evaluates:
             raise InputError(
                 f"{where}: data.scorer: the scorer of {data['dataset']} may run text as code, which no completion must "
                 "reach; scorer: exact compares with its answer instead"
             )
-        self._split_rows = None
+        self._score = scored.score_answer
+        try:
+            self._items = items(data["dataset"], json.dumps(data["options"], sort_keys=True), data["seed"], size)
+        except ValueError as error:
+            raise InputError(f"{where}: data.dataset: {data['dataset']}: {error}") from None
+        self._split_rows = self._deduplicated()
+        self._fit()
+        self._try_out("and its scorer may run text as code" if evaluates else "data.scorer: own asks its scorer")
+
+    def _deduplicated(self):
+        border = self.data["num_held_out"]
+        seen, rows = set(), {}
+        for name, indices in (("held_out", range(border)), ("train", range(border, len(self._items)))):
+            rows[name] = {"prompt": [], "index": [], "answer": []}
+            for index in indices:
+                question, answer = self._items[index]["question"], self._items[index]["answer"]
+                if question not in seen:
+                    seen.add(question)
+                    rows[name]["prompt"].append(question)
+                    rows[name]["index"].append(index)
+                    rows[name]["answer"].append(None if answer is None else str(answer))
+        return rows
+
+    def _fit(self):
+        """The vocabulary has every character of the set, the context room for its longest prompt and answer."""
+        prompts, answers = ([item[key] for item in self._items] for key in ("question", "answer"))
+        answers = [str(answer) for answer in answers if answer is not None]
+        used = set().union(*prompts, *answers)
+        self.alphabet = ASCII + "".join(sorted(used - set(ASCII)))
+        self._scorable = set(ASCII).union(*answers)  # what a scorer gets to see
+        self._longest_answer = max(map(len, answers), default=0)
+        self.shortest_answer = min(map(len, answers), default=0)
+        self._context = max(map(len, prompts)) + max(CONTEXT, 2 * self._longest_answer)
+
+    def _try_out(self, instead):
+        """The set's own answers earn 1 and garbage nothing, or the set is refused. instead: what to do where there is no answer."""
+        name, exact = f"{self.where}: data.dataset: {self.data['dataset']}", self.data["scorer"] == "exact"
+        if exact and any(item["answer"] is None for item in self._items):
+            raise InputError(f"{name} has no one answer to compare with, {instead}")
+        for rows in self._split_rows.values():
+            for row in [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)][:PROBED]:
+                if row["answer"] is not None and self.verify(row, row["answer"]) != 1:
+                    raise InputError(f"{name}: its own answer to item {row['index']} does not earn 1")
+                for text in GARBAGE:
+                    if text.strip() != (row["answer"] or "").strip() and self.verify(row, text) != 0:
+                        raise InputError(f"{name}: its scorer takes {text[:20]!r} for an answer to item {row['index']}")
+        self.unscored = 0
 
     def rows(self, split):
-        if self._split_rows is None:
-            indices = {"held_out": range(self.data["num_held_out"])}
-            indices["train"] = range(self.data["num_held_out"], len(self._items))
-            seen, self._split_rows = set(), {}
-            for name in ("held_out", "train"):
-                chosen = {"prompt": [], "index": [], "answer": []}
-                for index in indices[name]:
-                    item = self._items[index]
-                    if item["question"] not in seen:
-                        seen.add(item["question"])
-                        chosen["prompt"].append(item["question"])
-                        chosen["index"].append(index)
-                        chosen["answer"].append(str(item["answer"]))
-                self._split_rows[name] = chosen
         return self._split_rows[split]
+
+    def context(self, model):
+        return self._context
 
     def demonstrations(self, rng, size):
         """Random training questions with the data set's own answer."""
         rows = self.rows("train")
+        if None in rows["answer"]:
+            raise InputError(f"{self.where}: warm_start: {self.data['dataset']} has no answers to show; set warm_start.steps to 0")
         chosen = rng.integers(len(rows["prompt"]), size=size)
         return [(rows["prompt"][i], rows["answer"][i]) for i in chosen]
 
     def verify(self, row, text):
         """1 if the text equals the data set's answer; with scorer: own, if its score is at least data.threshold.
 
-        A text that is long or has a character besides printable ASCII and newline earns 0 and reaches no scorer.
+        The scorer gets to see no text that is much longer than the set's answers or has a character that is neither theirs
+        nor plain ASCII. One that it cannot score (it raises) earns 0 and is counted in `unscored`.
         """
-        if len(text) > MAX_CHARACTERS or any(char not in self.alphabet for char in text):
-            return 0.0
-        if text.strip() == row["answer"].strip():
+        given = text.strip(" \n")
+        if row["answer"] is not None and given == row["answer"].strip(" \n"):
             return 1.0
-        if self.data["scorer"] == "exact":
+        if self.data["scorer"] == "exact" or len(text) > max(MAX_CHARACTERS, 2 * self._longest_answer):
             return 0.0
-        return float(self._items.score_answer(text.strip(), self._items[row["index"]]) >= self.data["threshold"])
+        if not self._scorable.issuperset(text):
+            return 0.0
+        try:
+            return float(self._score(given, self._items[row["index"]]) >= self.data["threshold"])
+        except Exception:  # scorers take texts apart as if they were answers, and raise whatever comes of it
+            self.unscored += 1
+            return 0.0
+
+
+@functools.lru_cache(maxsize=4)  # pure; forked workers inherit it
+def items(dataset, options, seed, size):
+    """The first `size` items of a data set, made in a process of its own. options: JSON. ValueError says what went wrong."""
+    if os.environ.get("PYTHONHASHSEED") == "0":
+        made = _make(dataset, options, seed, size)
+    else:
+        code = "import sys; from maxpo_bench.problems.prompts import reasoning_gym as r; r._child(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, dataset, options, str(seed), str(size)]
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        limit = max(SECONDS_AT_LEAST, SECONDS_PER_ITEM * size)
+        try:
+            done = subprocess.run(command, env=environment, capture_output=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise ValueError(f"{size} items are not made in {limit} s; ask for fewer (num_train, num_held_out)") from None
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines()
+            raise ValueError(f"the process that makes its items ended with {done.returncode}: {lines[-1] if lines else 'no word'}")
+        made = pickle.loads(done.stdout)  # our own process's
+    if isinstance(made, str):
+        raise ValueError(made)
+    return made
+
+
+def _child(dataset, options, seed, size):
+    """What the process of `items` does: write the items, or what went wrong, pickled to where stdout was."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a set that prints does not spoil them
+    try:
+        made = _make(dataset, options, int(seed), int(size))
+    except ValueError as error:
+        made = str(error)
+    with out:
+        pickle.dump(made, out)
+
+
+def _make(dataset, options, seed, size):
+    from reasoning_gym.factory import create_dataset
+
+    try:
+        first, again = (create_dataset(dataset, seed=seed, size=size, **json.loads(options)) for _ in range(2))
+        found = [first[i] for i in range(size)]
+        repeated = [again[i] for i in range(min(PROBED, size))]
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(f"it cannot make its items: {type(error).__name__}: {error} ({last.name})") from None
+    for one, other in zip(found, repeated, strict=False):
+        if (one["question"], one["answer"]) != (other["question"], other["answer"]):
+            raise ValueError("its items differ when they are made again with the same seed, so that no result would repeat")
+    return found
