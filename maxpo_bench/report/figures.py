@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-from maxpo_bench.report import load, style
+from maxpo_bench.report import load
 from maxpo_bench.report.tables import bands
+from maxpo_bench.studies import style
 
 PER_FIGURE = 10  # panels or rows of panels; more tasks go on further figures
 PHASE_COLOURS = {"sample": "#2F4B7C", "reward": "#8FA9D0", "advantage": "#C1272D", "update": "#A8A8A8"}

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from maxpo_bench.report import style
 from maxpo_bench.report.figures import label_grid, numbered, pages_of, panels, whisker
 from maxpo_bench.report.words import ALIKE, count
+from maxpo_bench.studies import style
 
 
 def regime_map(table, method=style.REFERENCE):

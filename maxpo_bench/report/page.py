@@ -5,9 +5,10 @@ import math
 
 import pandas as pd
 
-from maxpo_bench.report import load, style
+from maxpo_bench.report import load
 from maxpo_bench.report.verdicts import RATIOS, VIEWS
 from maxpo_bench.report.words import about, count
+from maxpo_bench.studies import style
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 MEANING = (

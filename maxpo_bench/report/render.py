@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from maxpo_bench.machine import files
-from maxpo_bench.report import figures, figures_variance, load, page, style, tables, verdicts, words
+from maxpo_bench.report import figures, figures_variance, load, page, tables, verdicts, words
 from maxpo_bench.settings import claims
+from maxpo_bench.studies import style
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 TIMED = ("cost", "step_time")  # studies that measure times: shown in the last section, the rest of the report reads no time

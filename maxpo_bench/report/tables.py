@@ -7,7 +7,7 @@ import pandas as pd
 
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
-from maxpo_bench.report.style import REFERENCE
+from maxpo_bench.studies.style import REFERENCE
 
 TRAINING_PHASES = ("sample", "reward", "advantage", "update")
 PHASES = (*TRAINING_PHASES, "evaluate")

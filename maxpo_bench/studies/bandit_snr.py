@@ -83,7 +83,7 @@ def caption(data):
 
 def figure(data):
     """A grid of panels, rewards x arms: SNR against K."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     fig, axes = style.new_figure("full", 1.45 * len(REWARDS) + 0.8, len(REWARDS), len(ARMS), sharex=True, squeeze=False)
     for i, kind in enumerate(REWARDS):

@@ -53,7 +53,7 @@ def caption(data):
 
 def figure(data):
     """One panel per kind of reward: interval of (1/N) sum A_i for each estimator."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     names = list(data["estimator"].unique())
     fig, axes = style.new_figure("full", 0.8 + 0.16 * len(names), cols=len(KINDS), sharey=True)

@@ -130,7 +130,7 @@ def run():
 
 def figure(data):
     """Time per group and peak memory against N, log-log; maxpo, its rivals of the same cost, and the slow forms."""
-    from maxpo_bench.report.style import line_style, new_figure
+    from maxpo_bench.studies.style import line_style, new_figure
 
     fig, (left, right) = new_figure("full", 3.4, cols=2)
     shown = [name for name in data["estimator"].unique()

@@ -57,7 +57,7 @@ def caption(data):
 
 def figure(data):
     """One small panel per estimator: scaled advantage against the rank-ordered reward."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     names = list(data["estimator"].unique())
     num_rows = -(-len(names) // COLUMNS)

@@ -114,7 +114,7 @@ def caption(data):
 
 def figure(data):
     """Share of seeds that escaped: against the step (left), and at the last step with its interval (right)."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     last = data[data["step"] == data["step"].max()].sort_values("escaped", kind="stable")
     names = list(last["estimator"])

@@ -44,7 +44,7 @@ def figure(data):
     """Bias of the mean (left) and the factor on rloo's gradient (right) against the success probability, one line per N."""
     import seaborn
 
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     fig, (left, right) = style.new_figure("full", 2.7, cols=2)
     for colour, (n, rows) in zip(seaborn.color_palette(style.SEQUENCE, len(SIZES)), data.groupby("group_size"), strict=True):

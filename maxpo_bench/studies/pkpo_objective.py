@@ -72,7 +72,7 @@ def figure(data):
     """J_K (left) and its gradient (right) against theta, one line per K, the maximisers marked."""
     import seaborn
 
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     fig, (left, right) = style.new_figure("full", 2.7, cols=2)
     palette = seaborn.color_palette(style.SEQUENCE, len(KS))

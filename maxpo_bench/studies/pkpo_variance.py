@@ -82,7 +82,7 @@ def caption(data):
 
 def figure(data):
     """Variance against N, log-log, one line per estimator."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     fig, ax = style.new_figure("full", 3.6)
     names = list(data["estimator"].unique())

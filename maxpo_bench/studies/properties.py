@@ -26,7 +26,7 @@ def run():
 
 def figure(data):
     """Worst relative bias of each estimator towards J_1 and towards J_K; a filled mark at 0 is unbiased."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     rows = data.sort_values(["bias_jk", "bias_j1", "estimator"], ascending=False, kind="stable").reset_index(drop=True)
     fig, axes = style.new_figure("full", 0.8 + 0.16 * len(rows), cols=2, sharey=True)

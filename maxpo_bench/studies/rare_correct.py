@@ -141,7 +141,7 @@ def caption(data):
 
 def figure(data):
     """Correct mass (left) and retained mass (right) after training against N, a line per gamma."""
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     fig, axes = style.new_figure("full", 2.7, cols=2, sharey=True)
     columns = (("correct_mass", "mass of correct actions [probability]"), ("retained", "retained correct mass [share]"))

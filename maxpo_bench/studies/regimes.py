@@ -278,7 +278,7 @@ def figure(data):
     """Heat maps without numbers (they are in the CSV), success probability x K/N: a row per geometry, a column per ratio."""
     from matplotlib.colors import BoundaryNorm
 
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     leave = data[data["estimator"] == "pkpo"].assign(shown=lambda d: 1 / d["ratio"])
     fitted = data[data["estimator"] == "fitted_blend"].assign(shown=lambda d: d["to_best"])

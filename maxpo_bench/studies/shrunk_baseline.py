@@ -94,7 +94,7 @@ def figure(data):
     """Ratio of errors against N, one line per share: EBPO's and, for each number of groups, jspo's."""
     import seaborn
 
-    from maxpo_bench.report import style
+    from maxpo_bench.studies import style
 
     panels = [("EBPO, many steps", data[data["baseline"] == "ebpo"])]
     panels += [(f"jspo, {b} groups", data[(data["baseline"] == "jspo") & (data["groups"] == b)]) for b in BATCHES]

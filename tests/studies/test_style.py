@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from synthetic import ESTIMATORS
 
-from maxpo_bench.report import style
+from maxpo_bench.studies import style
 
 # Full red and green blindness (Machado et al. 2009, severity 1), on linear RGB.
 SIGHT = {
