@@ -59,8 +59,6 @@ class LanguageProblem(Problem):
         sampling = task.section("sampling")
         self.max_new_tokens, self.temperature = sampling["max_new_tokens"], sampling["temperature"]
         self.stop, self.truncated_earns_nothing = sampling["stop"], sampling["truncated"] == "zero"
-        if "" in self.stop:
-            raise InputError(f"{task.path.name}: sampling.stop: an empty text would end every completion before it begins")
         self.pad_id = self.tokenizer.pad_token_id
         self.eos_ids = self.source.end_tokens(self.tokenizer)
         self.saves_states = self.source.saves_states

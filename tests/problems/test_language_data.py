@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerFast
 from maxpo_bench import cli
 from maxpo_bench.errors import InputError
 from maxpo_bench.problems.prompts.huggingface import Source
+from maxpo_bench.settings import task_file
 
 DATA = {
     "subset": "", "split": "train", "held_out_split": "held_out", "prompt_column": "question", "answer_column": "answer",
-    "template": "{prompt}", "chat": True, "date": "26 Jul 2024", "answer": "last_number", "answer_tolerance": 0.0,
+    "template": "{prompt}", "chat": True, "date": "2024-07-26", "answer": "last_number", "answer_tolerance": 0.0,
 }  # fmt: skip
 CHAT = (
     "<s>{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% endif %}{% for m in messages %}"
@@ -130,21 +131,32 @@ def test_golds_may_be_numbers_of_json(tmp_path, answer, right, wrong):
     assert made.verify(row, right) == 1 and made.verify(row, wrong) == 0
 
 
-def test_a_template_holds_the_prompt(tmp_path):
-    assert "data.template: has no {prompt}" in refused(tmp_path, [question()], template="Q: {question}")
-
-
 def test_a_date_in_a_chat_template_is_the_task_s(tmp_path):
     today = datetime.datetime.now().strftime("%d %b %Y")
-    for date in ("26 Jul 2024", "01 Jan 2031"):
-        made = source(tmp_path, [question()], date=date)
+    for day, date in (("2024-07-26", "26 Jul 2024"), ("2031-01-01", "01 Jan 2031")):
+        made = source(tmp_path, [question()], date=day)
         text = made.format_prompt("What?", tokenizer())
         assert text == f"<s>{date}[user]What?[assistant]" and (today not in text or today == date)
     words, wanted = "%A %B %-d, %Y %m/%d/%y %j %H:%M", "Saturday March 7, 2026 03/07/26 066 00:00"
     spoken = tokenizer()
     spoken.chat_template = f"\n{{%- set d = strftime_now('{words}') %}}{{{{ d }}}}."
-    assert source(tmp_path, [question()], date="07 Mar 2026").format_prompt("What?", spoken) == f"{wanted}."
-    assert "data.date: must be a day like 26 Jul 2024, got 'today'" in refused(tmp_path, [question()], date="today")
+    assert source(tmp_path, [question()], date="2026-03-07").format_prompt("What?", spoken) == f"{wanted}."
+
+
+@pytest.mark.parametrize("data,problem", [
+    ({"template": "Q: {question}"}, "data.template.*has no {prompt}"),
+    ({"date": "today"}, "data.date.*a day like 2026-01-01, got .today"),
+    ({"answer": "evaluated"}, "data.answer"),
+])  # fmt: skip
+def test_keys_that_no_run_could_mean_are_refused_when_the_task_is_read(tmp_path, data, problem):
+    task = {
+        "version": 1, "kind": "huggingface", "title": "t", "k": 2, "group_size": 4, "steps": 1, "optimiser": {"lr": 0.1},
+        "model": {"name": "m"}, "sampling": {"max_new_tokens": 4}, "data": {"source": "rows.jsonl", **data},
+    }  # fmt: skip
+    (tmp_path / "t.yaml").write_text(json.dumps(task))
+    with pytest.raises(InputError, match=problem) as caught:
+        task_file.load(str(tmp_path / "t.yaml"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_plain_prompt_begins_with_bos_once_where_the_tokenizer_adds_one(tmp_path):
