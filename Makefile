@@ -12,7 +12,7 @@ repro: .venv/installed
 	maxpo-bench repro $(TASKS)
 
 repro-all: .venv/installed
-	maxpo-bench repro --all
+	maxpo-bench run --all
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2
