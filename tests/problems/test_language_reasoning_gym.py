@@ -109,7 +109,7 @@ def test_a_set_without_one_answer_is_judged_by_its_scorer_or_refused():
     row = made.rows("train")
     row = {key: values[0] for key, values in row.items()}
     assert made.verify(row, "None") == made.verify(row, "") == 0
-    possible = made._items[row["index"]]["metadata"]["possible_answer"]
+    possible = made._entry(row["index"])["metadata"]["possible_answer"]
     assert made.verify(row, json.dumps({str(key): value for key, value in possible.items()})) == 1
     with pytest.raises(InputError, match="warm_start: graph_color has no answers to show"):
         made.demonstrations(np.random.default_rng(0), 3)
@@ -147,6 +147,16 @@ def test_items_do_not_depend_on_the_process():
             for seed in ("0", "1")
         ]
         assert printed[0] == printed[1] and len(printed[0]) > 1000
+
+
+def test_a_scorer_is_asked_about_the_items_of_the_run_only(monkeypatch):
+    """Where this process would make another item, the set's scorer cannot be asked about the one that was shown."""
+    from reasoning_gym.factory import DATASETS
+
+    made = DATASETS["knights_knaves"][0].__getitem__
+    monkeypatch.setattr(DATASETS["knights_knaves"][0], "__getitem__", lambda self, index: made(self, index + 1))
+    with pytest.raises(InputError, match="rg.yaml: data.scorer: knights_knaves: its items are others in every process and"):
+        source(dataset="knights_knaves", scorer="own", num_train=6, num_held_out=2)
 
 
 def test_a_set_that_differs_when_made_again_is_refused():

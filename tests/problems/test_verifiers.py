@@ -39,9 +39,6 @@ def numeric(answer="last_number"):
 class Scorer:
     """A data set of reasoning-gym whose scorer never agrees, and must be shown short plain ASCII only."""
 
-    def __getitem__(self, index):
-        return {"answer": "72"}
-
     def score_answer(self, text, item):
         assert len(text) <= 200 and all(32 <= ord(char) < 127 or char == "\n" for char in text), text
         return 0.0
@@ -52,7 +49,7 @@ def reasoning_gym(scorer):
     from maxpo_bench.problems.prompts import reasoning_gym
 
     made = reasoning_gym.Source.__new__(reasoning_gym.Source)
-    made.data, made._items, made._score = {"scorer": scorer, "threshold": 1.0}, Scorer(), Scorer().score_answer
+    made.data, made._scored, made._entries = {"scorer": scorer, "threshold": 1.0}, Scorer(), {0: {"answer": "72"}}
     made._scorable, made._longest_answer = set(reasoning_gym.ASCII), 2
     return made
 

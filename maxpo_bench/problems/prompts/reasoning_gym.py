@@ -12,7 +12,6 @@ import functools
 import inspect
 import json
 import os
-import pickle
 import re
 import subprocess
 import sys
@@ -55,7 +54,7 @@ class Source(PromptSource):
                 f"{where}: data.scorer: the scorer of {data['dataset']} may run text as code, which no completion must "
                 "reach; scorer: exact compares with its answer instead"
             )
-        self._score = scored.score_answer
+        self._scored, self._entries = scored, {}
         try:
             self._items = items(data["dataset"], json.dumps(data["options"], sort_keys=True), data["seed"], size)
         except ValueError as error:
@@ -73,15 +72,14 @@ class Source(PromptSource):
                 question, answer = self._items[index]["question"], self._items[index]["answer"]
                 if question not in seen:
                     seen.add(question)
-                    rows[name]["prompt"].append(question)
-                    rows[name]["index"].append(index)
-                    rows[name]["answer"].append(None if answer is None else str(answer))
+                    for key, value in (("prompt", question), ("index", index), ("answer", answer)):
+                        rows[name][key].append(value)
         return rows
 
     def _fit(self):
         """The vocabulary has every character of the set, the context room for its longest prompt and answer."""
         prompts, answers = ([item[key] for item in self._items] for key in ("question", "answer"))
-        answers = [str(answer) for answer in answers if answer is not None]
+        answers = [answer for answer in answers if answer is not None]
         used = set().union(*prompts, *answers)
         self.alphabet = ASCII + "".join(sorted(used - set(ASCII)))
         self._scorable = set(ASCII).union(*answers)  # what a scorer gets to see
@@ -117,6 +115,15 @@ class Source(PromptSource):
         chosen = rng.integers(len(rows["prompt"]), size=size)
         return [(rows["prompt"][i], rows["answer"][i]) for i in chosen]
 
+    def _entry(self, index):
+        """The item as its scorer wants it, made here, once."""
+        if index not in self._entries:
+            self._entries[index] = entry = self._scored[index]
+            if entry["question"] != self._items[index]["question"]:
+                name = f"{self.where}: data.scorer: {self.data['dataset']}"
+                raise InputError(f"{name}: its items are others in every process and its scorer cannot judge them; use exact")
+        return self._entries[index]
+
     def verify(self, row, text):
         """1 if the text equals the data set's answer; with scorer: own, if its score is at least data.threshold.
 
@@ -130,8 +137,9 @@ class Source(PromptSource):
             return 0.0
         if not self._scorable.issuperset(text):
             return 0.0
+        entry = self._entry(row["index"])
         try:
-            return float(self._score(given, self._items[row["index"]]) >= self.data["threshold"])
+            return float(self._scored.score_answer(given, entry) >= self.data["threshold"])
         except Exception:  # scorers take texts apart as if they were answers, and raise whatever comes of it
             self.unscored += 1
             return 0.0
@@ -139,7 +147,10 @@ class Source(PromptSource):
 
 @functools.lru_cache(maxsize=4)  # pure; forked workers inherit it
 def items(dataset, options, seed, size):
-    """The first `size` items of a data set, made in a process of its own. options: JSON. ValueError says what went wrong."""
+    """The first `size` items {question, answer} of a data set, made in a process of its own; answer: a text or None.
+
+    options: JSON. ValueError says what went wrong.
+    """
     if os.environ.get("PYTHONHASHSEED") == "0":
         made = _make(dataset, options, seed, size)
     else:
@@ -154,22 +165,22 @@ def items(dataset, options, seed, size):
         if done.returncode:
             lines = done.stderr.decode(errors="replace").strip().splitlines()
             raise ValueError(f"the process that makes its items ended with {done.returncode}: {lines[-1] if lines else 'no word'}")
-        made = pickle.loads(done.stdout)  # our own process's
+        made = json.loads(done.stdout)
     if isinstance(made, str):
         raise ValueError(made)
     return made
 
 
 def _child(dataset, options, seed, size):
-    """What the process of `items` does: write the items, or what went wrong, pickled to where stdout was."""
-    out = os.fdopen(os.dup(1), "wb")
+    """What the process of `items` does: write the items, or what went wrong, as JSON to where stdout was."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # a set that prints does not spoil them
     try:
         made = _make(dataset, options, int(seed), int(size))
     except ValueError as error:
         made = str(error)
     with out:
-        pickle.dump(made, out)
+        json.dump(made, out)
 
 
 def _make(dataset, options, seed, size):
@@ -185,4 +196,4 @@ def _make(dataset, options, seed, size):
     for one, other in zip(found, repeated, strict=False):
         if (one["question"], one["answer"]) != (other["question"], other["answer"]):
             raise ValueError("its items differ when they are made again with the same seed, so that no result would repeat")
-    return found
+    return [{"question": item["question"], "answer": None if item["answer"] is None else str(item["answer"])} for item in found]
