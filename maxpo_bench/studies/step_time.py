@@ -14,27 +14,35 @@ import numpy as np
 from maxpo_bench.training.streams import generator
 
 TITLE = "Time of a training step"
-TASKS = ("bandit", "maze", "cartpole", "countdown3")  # one of each kind: exact, tabular, MLP, language
-SEEDS = {"countdown3": 1}  # trained side by side in one step; a language model takes one
-NUM_SEEDS, FIRST_SEED = 16, 10_000
-NUM_ROUNDS, WARM_UP = 40, 2
+NUM_SEEDS, FIRST_SEED = 16, 10_000  # trained side by side in one step; a language model takes one
+NUM_ROUNDS, WARM_UP = 60, 2
 NUM_RESAMPLES = 2000
 REFERENCE = "maxpo"
 
 
-def start(name):
-    """(task, problem, Run) of a task after half of its steps under maxpo: early policies have hardly a group with two outcomes."""
+def one_of_each(tasks):
+    """The first task of every sort of problem, of task names: by default bandit, tabular, MLP, language."""
+    from maxpo_bench import problems
+    from maxpo_bench.settings.task_file import load
+
+    found = {}
+    for task in map(load, tasks):
+        found.setdefault(type(problems.build(task, (FIRST_SEED,))), task)
+    return list(found.values())
+
+
+def start(task):
+    """(problem, Run) of a task after half of its steps under maxpo: early policies have hardly a group with two outcomes."""
     from maxpo_bench import problems
     from maxpo_bench.estimators import get
-    from maxpo_bench.settings.task_file import load
     from maxpo_bench.training.loop import train
 
-    task = load(name)
-    seeds = range(FIRST_SEED, FIRST_SEED + SEEDS.get(name, NUM_SEEDS))
-    problem = problems.build(task, tuple(seeds))
+    problem = problems.build(task, (FIRST_SEED,))
+    if not problem.row_wise:
+        problem = problems.build(task, tuple(range(FIRST_SEED, FIRST_SEED + NUM_SEEDS)))
     problem.prepare()
     half = replace(task, steps=max(1, task.steps // 2), evaluation={**task.evaluation, "every": 0, "prompts": 1})
-    return task, problem, train(half, get(REFERENCE), problem)
+    return problem, train(half, get(REFERENCE), problem)
 
 
 def one_step(task, problem, run, estimator, step):
@@ -56,19 +64,19 @@ def one_step(task, problem, run, estimator, step):
     return seconds
 
 
-def measure(name, estimators):
-    """{estimator: seconds [NUM_ROUNDS]} of a task; an estimator that refuses its rewards is left out."""
+def measure(task, estimators):
+    """({estimator: seconds [NUM_ROUNDS]}, number of seeds) of a task; an estimator that refuses its rewards is left out."""
     from maxpo_bench.errors import InputError
     from maxpo_bench.estimators import get
 
-    task, problem, run = start(name)
+    problem, run = start(task)
     times = {e: [] for e in estimators}
     gc.collect()
     gc.disable()  # a collection would fall on whoever is just measured
     try:
         for number in range(WARM_UP + NUM_ROUNDS):
             step = run.step + number
-            for e in generator("step_time", 0, f"order on {name}", number).permutation(list(times)):
+            for e in generator("step_time", 0, f"order on {task.name}", number).permutation(list(times)):
                 try:
                     seconds = one_step(task, problem, run, get(str(e)), step)
                 except InputError:
@@ -79,7 +87,7 @@ def measure(name, estimators):
             gc.collect()
     finally:
         gc.enable()
-    return {e: np.array(found) for e, found in times.items()}
+    return {e: np.array(found) for e, found in times.items()}, len(problem.seeds)
 
 
 def ratio(times, reference, noise):
@@ -98,14 +106,14 @@ def run():
     from maxpo_bench.settings.task_file import root
 
     single_thread()
-    estimators, rows = params.read(root())["estimators"], []
-    for name in TASKS:
-        times = measure(name, estimators)
+    declared, rows = params.read(root()), []
+    for task in one_of_each(declared["tasks"]):
+        times, num_seeds = measure(task, [REFERENCE, *(e for e in declared["estimators"] if e != REFERENCE)])
         for e, found in times.items():
-            row = {"task": name, "estimator": e, "time_ms": np.median(found) * 1e3}
-            noise = generator("step_time", 0, f"bootstrap of {e} on {name}")
+            row = {"task": task.name, "estimator": e, "time_ms": np.median(found) * 1e3}
+            noise = generator("step_time", 0, f"bootstrap of {e} on {task.name}")
             row |= dict(zip(("ratio", "low", "high"), ratio(found, times[REFERENCE], noise), strict=True))
-            rows.append(row | {"num_rounds": len(found), "num_seeds": SEEDS.get(name, NUM_SEEDS)})
+            rows.append(row | {"num_rounds": len(found), "num_seeds": num_seeds})
     return pd.DataFrame(rows)
 
 
@@ -117,8 +125,9 @@ def caption(data):
         f"Processor time of a training step (sample, reward, advantage, update) over {REFERENCE}'s: ratio of the medians of "
         f"M = {int(data['num_rounds'].min())} rounds, with its 95% interval (bootstrap over rounds). In every round each estimator "
         f"takes the same step, of {seeds} (never reported ones), in one process and in an order drawn anew; all start from the "
-        f"policy that {REFERENCE} reached in half of the task's steps. Of {len(others)} ratios {len(slower)} lie above 1 beyond "
-        f"their interval, {len(faster)} below."
+        f"policy that {REFERENCE} reached in half of the task's steps. A language model's update leaves out samples of advantage "
+        f"0, and estimators differ in how many they have. Of {len(others)} ratios {len(slower)} lie above 1 beyond their interval, "
+        f"{len(faster)} below."
     )
 
 

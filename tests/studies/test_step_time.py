@@ -1,6 +1,7 @@
 """Steps that alternate: every estimator in every round, from the same policy, and a ratio that follows what is slow."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,11 @@ import yaml
 
 from maxpo_bench import estimators
 from maxpo_bench.report import load
+from maxpo_bench.settings import params, task_file
 from maxpo_bench.studies import step_time
-from tests.studies.test_power import BANDIT
+from tests.studies.test_power import BANDIT, WORDS
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -21,7 +25,6 @@ def project(tmp_path, monkeypatch):
     lists = {"tasks": ["tiny"], "estimators": ["rloo", "maxpo", "pkpo"], "studies": ["step_time"], "variance_policy": "maxpo"}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(lists))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(step_time, "TASKS", ("tiny",))
     monkeypatch.setattr(step_time, "NUM_ROUNDS", 12)
     return tmp_path
 
@@ -68,12 +71,21 @@ def test_every_estimator_takes_every_step_from_the_same_policy(project, monkeypa
         return seconds
 
     monkeypatch.setattr(step_time, "one_step", spy)
-    step_time.measure("tiny", ["rloo", "maxpo", "pkpo"])
+    step_time.measure(task_file.load("tiny"), ["rloo", "maxpo", "pkpo"])
     rounds = pd.DataFrame(seen, columns=["step", "estimator", "same"])
     assert rounds["same"].all()
     orders = rounds.groupby("step")["estimator"].agg(tuple)
     assert len(orders) == 12 + step_time.WARM_UP and all(sorted(order) == ["maxpo", "pkpo", "rloo"] for order in orders)
     assert len(set(orders)) > 2
+
+
+def test_one_task_of_each_sort_is_timed(project, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert [task.name for task in step_time.one_of_each(params.read(ROOT)["tasks"])] == ["bandit", "maze", "cartpole", "countdown3"]
+    (project / "tasks" / "words.yaml").write_text(WORDS)
+    monkeypatch.chdir(project)
+    times, num_seeds = step_time.measure(task_file.load("words"), ["maxpo", "rloo"])
+    assert num_seeds == 1 and all(len(found) == 12 and (found > 0).all() for found in times.values())
 
 
 def test_an_estimator_that_refuses_the_rewards_is_left_out(project, monkeypatch):
