@@ -1,7 +1,7 @@
 """`maxpo-bench study NAME`."""
 
 PLACE = 5
-HELP = "run one study that needs no training (a pipeline stage)"
+HELP = "run one study that needs no cell of the benchmark (a pipeline stage)"
 
 
 def arguments(parser):

@@ -250,6 +250,7 @@ def _compare_table(path, old, new):
     """(Row, p values of its intervals) of a table whose bytes changed; the p values are yet to be judged with all others."""
     import pandas as pd
 
+    from maxpo_bench import studies
     from maxpo_bench.pipeline import same
 
     try:
@@ -262,6 +263,8 @@ def _compare_table(path, old, new):
     if "task_sha256" in old and not old["task_sha256"].equals(new["task_sha256"]):
         return Row(path, "another task", "its task file changed, so the numbers do not compare"), []
     times = [name for name in old if name.startswith("time_")]
+    if path in [f"studies/{name}.csv" for name in studies.TIMED]:
+        times += [name for columns in same.interval_columns(old) for name in columns]
     dropped = times + [name for name in old if name.endswith("_sha256") or name == "reason"]
     old, new = old.drop(columns=dropped), new.drop(columns=dropped)
     note = f"; {', '.join(times)} not compared: times never repeat" if times else ""

@@ -9,11 +9,10 @@ from pathlib import Path
 from maxpo_bench.machine import files
 from maxpo_bench.report import figures, figures_variance, load, page, tables, verdicts, words
 from maxpo_bench.settings import claims
-from maxpo_bench.studies import style
+from maxpo_bench.studies import TIMED, style
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
-TIMED = ("cost", "step_time")  # studies that measure times: shown in the last section, the rest of the report reads no time
-OWN_SECTION = ("properties", "power", "learning_rate", *TIMED)
+OWN_SECTION = ("properties", "power", "learning_rate", *TIMED)  # TIMED: in the last section, the rest of the report reads no time
 PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
 SVG_TOTAL = 5_000_000  # bytes of drawings in the page; more, and the larger ones are linked instead of carried
 FLOATS = "%.6g"  # of the tables: what a processor's rounding moves is far behind it

@@ -1,7 +1,8 @@
-"""Figures and tables that need no training: one file per study, found by discovery, no list to edit.
+"""Figures and tables that need no cell of the benchmark: one file per study, found by discovery, no list to edit.
 
 A study file has TITLE, CAPTION (or caption(data) -> str), run() -> DataFrame and figure(data) -> Figure or None.
-run() is a function of nothing but the code: random numbers come from streams.generator, so a CSV repeats byte for byte.
+run() is a function of nothing but the code: random numbers come from streams.generator, so a CSV repeats byte for byte;
+but for those in TIMED, whose times no two runs share.
 """
 
 import importlib
@@ -10,6 +11,7 @@ from pathlib import Path
 from maxpo_bench.errors import InputError, did_you_mean
 
 FOLDER = Path(__file__).parent
+TIMED = ("cost", "step_time")  # their columns time_* and every estimate with an interval are times, which are never compared
 
 
 def names():

@@ -312,6 +312,12 @@ def test_times_are_not_compared():
     found, note = table_verdict(old, slower)
     assert found == "reproduced" and "time_us_per_group not compared" in note
     assert table_verdict(old, larger)[0] == "differs"
+    steps = pd.DataFrame({"estimator": ["pkpo"], "time_ms": [2.0], "ratio": [1.1], "low": [1.05], "high": [1.15], "num_rounds": 40})
+    slower = steps.assign(ratio=2.1, low=2.05, high=2.15)
+    found, note = table_verdict(steps, slower, "studies/step_time.csv")
+    assert found == "reproduced" and "time_ms, ratio, low, high not compared" in note
+    assert table_verdict(steps, slower, "studies/other.csv")[0] == "differs"
+    assert table_verdict(steps, steps.assign(num_rounds=30), "studies/step_time.csv")[0] == "differs"
 
 
 def test_tables_without_intervals_go_by_the_largest_relative_difference():

@@ -96,7 +96,7 @@ def missing(stage, traced):
 
 def trace(root, tasks, chosen_studies):
     """(stages of dvc.yaml, what each was seen to use, what they printed), in a project of tiny tasks."""
-    params = {"tasks": tasks, "estimators": ["rloo", "maxpo"], "studies": chosen_studies, "variance_policy": "maxpo"}
+    params = {"tasks": list(TASKS), "estimators": ["rloo", "maxpo"], "studies": chosen_studies, "variance_policy": "maxpo"}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "tasks").mkdir()
     for name, text in TASKS.items():
