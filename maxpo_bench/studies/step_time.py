@@ -84,7 +84,6 @@ def measure(task, estimators):
                     continue
                 if number >= WARM_UP:
                     times[e].append(seconds)
-            gc.collect()
     finally:
         gc.enable()
     return {e: np.array(found) for e, found in times.items()}, len(problem.seeds)
