@@ -12,6 +12,6 @@ def run(args):
     from maxpo_bench.machine import numerics
 
     numerics.ask()
-    from maxpo_bench.pipeline.stages import run_study
+    from maxpo_bench.pipeline.study import run_study
 
     return run_study(args.name)

@@ -13,6 +13,6 @@ def run(args):
     from maxpo_bench.settings.task_file import load
 
     numerics.ask(load(args.task).numerics)
-    from maxpo_bench.pipeline.stages import run_variance
+    from maxpo_bench.pipeline.variance import run_variance
 
     return run_variance(args.task)

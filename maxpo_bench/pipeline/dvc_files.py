@@ -74,13 +74,19 @@ def _deps(paths):
 def write(root, names):
     """Write the dvc.yaml of each task whose file is missing or old. Returns the names of those written.
 
+    One that was looked at after the last edit of the package and of its task is not worked out again: its time is its witness.
     InputError for a task file that is broken; then nothing is written.
     """
-    texts = {name: text_of(task_file.load(Path(root) / "tasks" / f"{name}.yaml")) for name in names}
-    changed = []
+    edited, texts, changed = max(path.stat().st_mtime for path in sources.PACKAGE.rglob("*.py")), {}, []
+    for name in names:
+        path, task = path_of(root, name), Path(root) / "tasks" / f"{name}.yaml"
+        if not (path.is_file() and task.is_file() and path.stat().st_mtime > max(edited, task.stat().st_mtime)):
+            texts[name] = text_of(task_file.load(task))
     for name, text in texts.items():
         path = path_of(root, name)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             files.write_bytes(path, text.encode())
             changed.append(name)
+        else:
+            path.touch()
     return changed

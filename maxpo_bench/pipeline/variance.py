@@ -3,6 +3,7 @@
 import math
 import os
 import shutil
+import time
 from pathlib import Path
 
 from maxpo_bench import problems
@@ -13,6 +14,16 @@ from maxpo_bench.pipeline.base import run_base
 from maxpo_bench.settings.task_file import load, root
 
 CHECKPOINTS = ("initial", "middle", "final")
+
+
+def run_variance(name):
+    """The variance stage of one task: results/variance/<task>.csv. Returns the exit code."""
+    out = root() / "results" / "variance" / f"{name}.csv"
+    start = time.perf_counter()
+    with files.lock(root() / ".resume" / "locks" / f"variance-{name}", f"variance of {name}"):
+        run(name, out)
+    print(f"variance {name}: {time.perf_counter() - start:.1f} s")
+    return 0
 
 
 def run(task_name, out_csv, results=None):

@@ -1,22 +1,10 @@
-"""The pipeline stages that keep no state: variance@task and study@name. (base and train are in base.py and cell.py.)"""
+"""One study as a pipeline stage: results/studies/<name>.csv, whole or not at all."""
 
 import time
 
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.machine import files
 from maxpo_bench.settings.task_file import root
-
-
-def run_variance(name):
-    """The variance stage of one task: results/variance/<task>.csv. Returns the exit code."""
-    from maxpo_bench.pipeline import variance
-
-    out = root() / "results" / "variance" / f"{name}.csv"
-    start = time.perf_counter()
-    with files.lock(root() / ".resume" / "locks" / f"variance-{name}", f"variance of {name}"):
-        variance.run(name, out)
-    print(f"variance {name}: {time.perf_counter() - start:.1f} s")
-    return 0
 
 
 def run_study(name):
