@@ -60,7 +60,7 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def make_project():
-    """make_project(folder, **texts of task files) -> the folder, new, with the pipeline's files and no results, under git and DVC."""
+    """make_project(folder, **texts of task files) -> the folder, new: the pipeline's files and no results, under git and DVC."""
 
     def make(folder, **tasks):
         folder.mkdir()

@@ -95,9 +95,7 @@ def test_the_plan_hashes_folders_as_dvc_does(project, dvc):
     """plan judges without importing DVC; its folder hash must be DVC's own."""
     from maxpo_bench.pipeline.plan import _md5
 
-    (project / "dvc.yaml").write_text(
-        "stages:\n  s:\n    cmd: 'true'\n    deps: [maxpo_bench/problems, tasks]\n    outs: []\n"
-    )
+    (project / "dvc.yaml").write_text("stages:\n  s:\n    cmd: 'true'\n    deps: [maxpo_bench/problems, tasks]\n    outs: []\n")
     assert dvc(project, "repro").returncode == 0
     lock = (project / "dvc.lock").read_text()
     for name in ("maxpo_bench/problems", "tasks"):

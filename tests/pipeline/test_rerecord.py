@@ -54,7 +54,9 @@ def test_another_number_is_refused(clone, states, git, run_cli):
 def test_a_base_that_differs_is_refused_with_its_cells(clone, git, run_cli):
     path = clone / "maxpo_bench" / "problems" / "bandit.py"
     text = path.read_text()
-    path.write_text(text.replace("TabularPolicy(self.start.repeat", "TabularPolicy((self.start + torch.eye(self.start.shape[-1])[0]).repeat"))
+    path.write_text(
+        text.replace("TabularPolicy(self.start.repeat", "TabularPolicy((self.start + torch.eye(self.start.shape[-1])[0]).repeat")
+    )
     assert path.read_text() != text
     done = run_cli(clone, "rerecord", "bandit")
     assert done.returncode == 1, done.stdout + done.stderr
