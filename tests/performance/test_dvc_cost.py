@@ -34,11 +34,15 @@ for name in $names; do
 done
 """
 RECORD = """
-import sys
-from maxpo_bench.pipeline import plan, rerecord
-stages = plan.stage_names(plan.declared())
-rerecord._record(plan.task_file.root(), [plan.dvc_target(stage) for stage in stages])
-print(len(stages))
+from dvc.repo import Repo
+with Repo() as repo, repo.lock:
+    by_file = {}
+    for stage in repo.index.stages:
+        stage.save()
+        by_file.setdefault(stage.path, []).append(stage)
+    for stages in by_file.values():
+        stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+    print(len(repo.index.stages))
 """
 
 

@@ -10,7 +10,7 @@ import pytest
 def test_repro_says_the_same_bytes_and_touches_nothing(clone, run_cli, git):
     done = run_cli(clone, "repro", "bandit")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "the same bytes" in done.stdout and "differs" not in done.stdout, done.stdout
+    assert "**The same bytes.**" in done.stdout, done.stdout
     assert git(clone, "status", "--porcelain", "--untracked-files=all") == ""
     made = clone / ".repro" / "results"
     for cell in ("rloo", "pkpo", "maxpo"):
@@ -21,7 +21,7 @@ def test_repro_says_the_same_bytes_and_touches_nothing(clone, run_cli, git):
     # What is done is not done again.
     stamps = {path: path.stat().st_mtime_ns for path in [*made.glob("runs/**/*"), *made.glob("*/bandit*")] if path.is_file()}
     again = run_cli(clone, "repro", "bandit")
-    assert again.returncode == 0 and "the same bytes" in again.stdout
+    assert again.returncode == 0 and "**The same bytes.**" in again.stdout
     assert not [line for line in again.stdout.splitlines() if line.startswith("[")], again.stdout
     assert len(stamps) > 15 and {path: path.stat().st_mtime_ns for path in stamps} == stamps
 
@@ -35,11 +35,11 @@ def test_repro_finds_a_planted_fault(clone, run_cli, git):
     assert path.read_text() != text
     done = run_cli(clone, "repro", "bandit")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "differs: worse" in done.stdout, done.stdout
+    assert "**Differs: worse.**" in done.stdout, done.stdout
     assert git(clone, "status", "--porcelain", "results") == ""
     path.write_text(text)
     again = run_cli(clone, "repro", "bandit")
-    assert again.returncode == 0 and "the same bytes" in again.stdout, again.stdout + again.stderr
+    assert again.returncode == 0 and "**The same bytes.**" in again.stdout, again.stdout + again.stderr
 
 
 @pytest.mark.slow
