@@ -26,7 +26,11 @@ base) folder=results/base/$2; names="base.json provenance.json" ;;
 train) folder=results/runs/$2/$3; names="metrics.json curve.csv.gz ladder.csv.gz provenance.json timing.json" ;;
 variance|summary) folder=results/$1; names=$2.csv ;;
 study) folder=results/studies; names=$2.csv ;;
-report) folder=results; mkdir -p results/figures results/tables; names="report.md report.html claims.json metrics.json figures/a.svg tables/a.csv" ;;
+report)
+    folder=results
+    mkdir -p results/figures results/tables
+    names="report.md report.html claims.json metrics.json figures/a.svg tables/a.csv"
+    ;;
 esac
 [ -d $folder ] || mkdir -p $folder
 for name in $names; do
