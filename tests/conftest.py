@@ -58,33 +58,42 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def project(tmp_path):
-    """A folder with the pipeline's files, tiny tasks and no results, under git and DVC. Runs no stage."""
-    folder = tmp_path / "a project"
-    folder.mkdir()
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "claims.yaml"):
-        if (ROOT / name).exists():
+@pytest.fixture(scope="session")
+def make_project():
+    """make_project(folder, **texts of task files) -> the folder, new: the pipeline's files and no results, under git and DVC."""
+
+    def make(folder, **tasks):
+        folder.mkdir()
+        for name in ("dvc.yaml", ".dvcignore", ".gitignore", "claims.yaml"):
             shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
-    shutil.copytree(ROOT / "maxpo_bench", folder / "maxpo_bench", ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "tasks").mkdir()
-    (folder / "tasks" / "bandit.yaml").write_text(TINY_BANDIT)
-    (folder / "tasks" / "countdown3.yaml").write_text(TINY_COUNTDOWN)
-    (folder / "params.yaml").write_text(
-        "tasks: [bandit, countdown3]\nestimators: [rloo, pkpo, maxpo]\nstudies: [centring]\nvariance_policy: maxpo\n"
-    )
-    from maxpo_bench.pipeline import dvc_files
+        shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp"))
+        shutil.copytree(ROOT / "maxpo_bench", folder / "maxpo_bench", ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "tasks").mkdir()
+        for name, text in tasks.items():
+            (folder / "tasks" / f"{name}.yaml").write_text(text)
+        (folder / "params.yaml").write_text(
+            f"tasks: [{', '.join(tasks)}]\nestimators: [rloo, pkpo, maxpo]\nstudies: [centring]\nvariance_policy: maxpo\n"
+        )
+        from maxpo_bench.pipeline import dvc_files
 
-    dvc_files.write(folder, ["bandit", "countdown3"])
-    git = ["git", "-C", folder, "-c", "user.name=t", "-c", "user.email=t@example.org"]
-    subprocess.run(["git", "init", "-q", folder], check=True)
-    subprocess.run([*git, "add", "-A"], check=True)
-    subprocess.run([*git, "commit", "-qm", "start"], check=True)
-    return folder
+        dvc_files.write(folder, list(tasks))
+        subprocess.run(["git", "init", "-q", folder], check=True)
+        for key, value in (("user.name", "t"), ("user.email", "t@example.org")):
+            subprocess.run(["git", "-C", folder, "config", key, value], check=True)
+        subprocess.run(["git", "-C", folder, "add", "-A"], check=True)
+        subprocess.run(["git", "-C", folder, "commit", "-qm", "start"], check=True)
+        return folder
+
+    return make
 
 
 @pytest.fixture
+def project(tmp_path, make_project):
+    """A folder with the pipeline's files, tiny tasks and no results, under git and DVC. Runs no stage."""
+    return make_project(tmp_path / "a project", bandit=TINY_BANDIT, countdown3=TINY_COUNTDOWN)
+
+
+@pytest.fixture(scope="session")
 def run_cli():
     """run_cli(folder, *words, **env) -> CompletedProcess of `maxpo-bench words` in that folder, with its own copy of the code."""
 

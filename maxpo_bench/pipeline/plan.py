@@ -99,8 +99,12 @@ def _lock(path):
         return {}
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        return dict(yaml.load(path.read_bytes(), Loader=loader)["stages"])
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError):
+        stages = dict(yaml.load(path.read_bytes(), Loader=loader)["stages"])
+        for entry in stages.values():
+            [item["path"] + "" for kind in ("deps", "outs") for item in entry.get(kind, ())]
+            [values.items() for values in entry.get("params", {}).values()]
+        return stages
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise InputError(f"{path}: not a lock file of DVC; restore it with `git checkout {path.name}` in its folder") from None
 
 

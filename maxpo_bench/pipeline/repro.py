@@ -39,6 +39,7 @@ def repro(tasks, root=None):
     root = Path(root or task_file.root())
     params = declared(root)
     tasks = chosen_tasks(root, params, list(tasks) or [name for name in DEFAULT_TASKS if name in params["tasks"]])
+    _check_git(root)
     start, scratch = time.perf_counter(), root / ".repro"
     estimators = params["estimators"]
     _lay_out(root, scratch, params, tasks)
@@ -51,10 +52,11 @@ def repro(tasks, root=None):
         stages = [("base", task.name), *(("train", task.name, name) for name in estimators), ("variance", task.name)]
         for stage in stages:
             done += 1
-            if not _is_done(scratch, task, stage, seeds):
+            if stage[0] == "variance":
+                failed += _variance(scratch, task, params["variance_policy"], f"[{done}/{total}]") != 0
+            elif not _is_done(scratch, task, stage, seeds):
                 print(f"[{done}/{total}] {' '.join(stage)}, seeds 0 to {seeds - 1}", flush=True)
-                options = [] if stage[0] == "variance" else ["--results", "results", "--seeds", f"0:{seeds}"]
-                failed += _call(scratch, *stage, *options) not in (0,)
+                failed += _call(scratch, *stage, "--results", "results", "--seeds", f"0:{seeds}") != 0
     failed += _call(scratch, "report") != 0
     print(f"\nReport of what was recomputed: {scratch / 'results' / 'report.html'}, after {time.perf_counter() - start:.0f} s")
     from maxpo_bench.pipeline.compare import as_markdown, compare
@@ -96,8 +98,6 @@ def _is_done(scratch, task, stage, seeds):
     from maxpo_bench.pipeline.jobs import versions
 
     kind, name, *estimator = stage
-    if kind == "variance":
-        return False
     if kind == "base":
         folder, result, code = scratch / "results" / "base" / name, "base.json", sources.of_base(task)
     else:
@@ -108,6 +108,39 @@ def _is_done(scratch, task, stage, seeds):
         return same == (task.sha256, sources.digest(code), versions(), list(range(seeds))) and (folder / result).is_file()
     except (OSError, InputError, KeyError, TypeError):
         return False
+
+
+def _variance(scratch, task, policy, place):
+    """The variance stage, unless its table is of what is there now: a note beside it says of what. Returns the exit code."""
+    from maxpo_bench.pipeline import sources
+    from maxpo_bench.pipeline.jobs import versions
+
+    table, note = (scratch / "results" / "variance" / f"{task.name}{ending}" for ending in (".csv", ".of.json"))
+    cell = scratch / "results" / "runs" / task.name / policy / "metrics.json"
+    of = {"task": task.sha256, "code": sources.digest(sources.of_variance(task)), "versions": versions(), "policy": policy}
+    of["cell"] = files.sha256(cell) if cell.is_file() else ""
+    try:
+        if table.is_file() and files.read_json(note) == of:
+            return 0
+    except (OSError, InputError):
+        pass
+    note.unlink(missing_ok=True)
+    print(f"{place} variance {task.name}", flush=True)
+    code = _call(scratch, "variance", task.name)
+    if code == 0:
+        files.write_json(note, of)
+    return code
+
+
+def _check_git(root):
+    """InputError where git does not read the project: it holds the published results, and DVC works inside of it alone."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "--git-dir"], cwd=root, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Fault("git is not installed, and the published results are in it") from None
+    if done.returncode:
+        reason = " ".join(done.stderr.split()).removeprefix("fatal: ")
+        raise InputError(f"{root}: git cannot read the project ({reason}); work in a clone of it, or `git init` and commit")
 
 
 def _call(folder, *words):
@@ -124,6 +157,7 @@ def run(tasks, everything=False, root=None):
     if everything == bool(tasks):
         raise InputError("give task names, or --all for everything that params.yaml declares")
     chosen = chosen_tasks(root, params, params["tasks"] if everything else list(tasks))
+    _check_git(root)
     dvc_files.write(root, params["tasks"])
     start = time.perf_counter()
     targets = [str(dvc_files.path_of("", task.name)) for task in chosen]
@@ -132,7 +166,9 @@ def run(tasks, everything=False, root=None):
         code |= _dvc(root, "repro", "--keep-going", *(f"study@{name}" for name in params["studies"]))
     code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{task.name}") for task in chosen))
     code |= _dvc(root, "repro", "--single-item", "report")
-    print(f"\nReport: {root / 'results' / 'report.html'} (and report.md), after {time.perf_counter() - start:.0f} s")
+    report = root / "results" / "report.html"  # DVC removes the old one before it makes another
+    about = f"Report: {report} (and report.md)" if report.is_file() else "No report was written, see above"
+    print(f"\n{about}, after {time.perf_counter() - start:.0f} s")
     return 1 if code else 0
 
 

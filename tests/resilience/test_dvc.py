@@ -49,9 +49,9 @@ def wait_for(condition, seconds=120):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_dvc_repro_after_a_kill_carries_on(number, project, dvc, change_policy):
-    target, folder = "train@bandit-maxpo", project / "results" / "runs" / "bandit" / "maxpo"
+    target, folder = "results/pipeline/bandit/dvc.yaml:train@maxpo", project / "results" / "runs" / "bandit" / "maxpo"
     assert dvc("repro", target).wait() == 0, (project / "output.txt").read_text()
-    names = ("metrics.json", "curve.csv")
+    names = ("metrics.json", "curve.csv.gz")
     undisturbed = {name: (folder / name).read_bytes() for name in names}
 
     first = dvc("repro", "--force", "--single-item", target)
@@ -74,4 +74,4 @@ def test_dvc_repro_after_a_kill_carries_on(number, project, dvc, change_policy):
     for path in (project / ".resume").glob("*/*/*.safetensors"):
         change_policy(path)
     assert dvc("repro", "--force", "--single-item", target).wait() == 0, (project / "output.txt").read_text()
-    assert (folder / "curve.csv").read_bytes() != undisturbed["curve.csv"]
+    assert (folder / "curve.csv.gz").read_bytes() != undisturbed["curve.csv.gz"]
