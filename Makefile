@@ -36,8 +36,11 @@ audit:
 bench: .venv/installed
 	maxpo-bench bench
 
+# Also what .pre-commit-config.yaml runs before a commit.
 lint: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # Installs once; again only when the pinned versions or the package's own metadata change.
 .venv/installed: requirements.lock pyproject.toml

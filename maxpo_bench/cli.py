@@ -7,6 +7,12 @@ Exit codes: 0 done; 1 something broke or a check failed; 2 bad input; 130 interr
 
 import sys
 
+# What the extra `suite` brings, as it is imported. Of these the core has none; anything else that is missing is a mistake.
+SUITE = (
+    "datasets", "dvc", "gymnasium", "jinja2", "matplotlib", "pandas", "PIL", "pydantic", "yaml", "safetensors", "scipy", "seaborn",
+    "tokenizers", "tqdm", "transformers",
+)  # fmt: skip
+
 
 def names():
     """The commands, as they are typed, from the files in commands/. Imports none of them."""
@@ -58,9 +64,17 @@ def main(argv=None):
 
     from maxpo_bench.errors import Fault, InputError
 
+    argv = sys.argv[1:] if argv is None else argv
     try:
-        module, args = parse(sys.argv[1:] if argv is None else argv)
+        module, args = parse(argv)
         return module.run(args)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in SUITE:
+            raise
+        need = f"{argv[0]} needs {missing}, which comes with the extra suite"
+        print(f'maxpo-bench: error: {need}: pip install "maxpo-bench[suite]"', file=sys.stderr)
+        return 2
     except InputError as error:
         print(f"maxpo-bench: error: {error}", file=sys.stderr)
         return 2
