@@ -101,7 +101,7 @@ def test_an_edit_of_one_kind_drops_no_checkpoint_of_another(project):
         ("problems/envs/maze.py", {"maze", "cartpole", "cliffwalking"}),  # the registry of environments names it
         ("problems/gymnasium.py", {"cartpole"}),
         ("problems/bandit.py", {"bandit", "local_optimum"}),
-        ("report/build.py", set()),
+        ("report/tables.py", set()),
         ("training/loop.py", set(before)),
     ):
         path = project / "maxpo_bench" / edited
