@@ -232,9 +232,9 @@ def test_the_default_tasks_are_evaluated_finely(name):
     assert isinstance(problem.tokenizer, PreTrainedTokenizerFast)
 
 
-def test_these_are_the_default_language_tasks():
+def test_the_default_language_tasks_are_among_these():
     names = yaml.safe_load((task_file.root() / "params.yaml").read_text())["tasks"]
-    assert sorted(name for name in names if "language" in task_file.load(name).tags) == sorted(TASKS)
+    assert {name for name in names if "language" in task_file.load(name).tags} <= set(TASKS)
 
 
 @pytest.mark.parametrize("prompt, bucket", [("<2579>53:", 8), ("<259>90:", 85)])

@@ -204,7 +204,7 @@ def test_a_kill_while_the_results_are_replaced(finished, from_base):
     """The process ends before its first, second, ... rename, or just after the last: half a set of files is no result."""
     project, reference = from_base("maze"), finished("maze")
     folder, kept = project.cell("maze"), project.folder / "kept"
-    (project.folder / "params.yaml").write_text("tasks: [maze]\nestimators: [maxpo]\n")
+    (project.folder / "params.yaml").write_text("tasks: [maze]\nestimators: [maxpo]\nstudies: [centring]\nvariance_policy: maxpo\n")
     for num_done in range(7):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(reference.cell("maze"), folder)

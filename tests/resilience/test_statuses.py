@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from maxpo_bench.estimators import contract
+from maxpo_bench.estimators import SHARED_SOURCES, contract
 from maxpo_bench.machine import files
 
 CUSTOM = """
@@ -192,11 +192,11 @@ def test_a_large_step_of_an_mlp_is_divergence_and_not_a_fault(finished, from_bas
 
 
 def test_metrics_name_the_code_behind_the_advantages(broken):
-    """The estimator's own file and the two that every estimator is built on."""
+    """The estimator's own file and those that every estimator is built on."""
     folder = Path(contract.__file__).parent
     about = json.loads((broken()[0].cell("broken") / "provenance.json").read_text())
     assert about["source_sha256"] == files.sha256(folder / "maxpo.py")
-    assert about["shared_sha256"] == {name: files.sha256(folder / name) for name in ("contract.py", "order_statistics.py")}
+    assert about["shared_sha256"] == {name: files.sha256(folder / name) for name in SHARED_SOURCES}
 
 
 def test_an_estimator_that_refuses_the_rewards_is_not_applicable(finished, from_base):
