@@ -91,6 +91,8 @@ def _first_difference(published, here, kind):
     old, new = (files.read_json(folder / name) for folder in (published, here))
     if old.get("status") != new.get("status"):
         return "the status"
+    if old["status"] not in ("ok", "diverged"):  # not applicable: its reason may name another sample, there is nothing else
+        return ""
     if json.dumps(_first(old)) != json.dumps(new):
         return name
     for table in () if kind == "base" else ("curve.csv.gz", "ladder.csv.gz"):
