@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = [pytest.mark.performance, pytest.mark.slow]
+pytestmark = pytest.mark.performance
 ESTIMATORS = ["rloo", "grpo", "passk_training", "bon_mean", "pkpo", "maxpo", "tailrl", "rs_grpo", "fitted_blend"]
 PER_TASK = len(ESTIMATORS) + 3  # base, variance, summary
 TASK = (ROOT / "tasks" / "bandit.yaml").read_text()
