@@ -54,7 +54,7 @@ def test_a_against_a_is_quiet_20_times(project, capsys):
     cases = [CASE, "advantages rloo small", "evaluation ladder", "training step bandit"]
     limits = project / bench.THRESHOLDS
     limits.parent.mkdir(parents=True)
-    shutil.copy(Path(bench.__file__).parents[1] / bench.THRESHOLDS, limits)
+    shutil.copy(Path(bench.__file__).parents[2] / bench.THRESHOLDS, limits)
     for number in range(20):
         code, text = bench.gate(project, "HEAD", cases), capsys.readouterr().out
         assert code == 0 and "not compared" not in text, f"run {number}: {text}"
@@ -63,7 +63,7 @@ def test_a_against_a_is_quiet_20_times(project, capsys):
 
 @pytest.mark.slow
 def test_every_case_runs_in_this_tree():
-    with bench.serving(bench_cases.Path(bench.__file__).parents[1]) as server:
+    with bench.serving(bench_cases.Path(bench.__file__).parents[2]) as server:
         for case in bench_cases.CASES:
             if case.split()[-1] not in ("countdown3",):  # imports transformers; `make bench` runs it
                 assert 0 < server(case)["seconds"] < 5
