@@ -104,8 +104,11 @@ def hashes(*emulator):
 
 
 def keeps(path):
-    """Whether a file must have the same bytes everywhere: not what says where it came from, and not times or drawings of them."""
-    return path.name not in ("provenance.json", "timing.json") and not any(word in path.name for word in ("time", "wall_clock"))
+    """Whether a file must have the same bytes everywhere: not what says where it came from, and not times or drawings of them.
+
+    report.html holds every figure, those of times too; report.md and the other figures are looked at one by one.
+    """
+    return path.name not in ("provenance.json", "timing.json", "report.html") and not any(word in path.name for word in ("time", "wall_clock"))
 
 
 def pinned():
