@@ -108,7 +108,8 @@ def keeps(path):
 
     report.html holds every figure, those of times too; report.md and the other figures are looked at one by one.
     """
-    return path.name not in ("provenance.json", "timing.json", "report.html") and not any(word in path.name for word in ("time", "wall_clock"))
+    elsewhere = path.name in ("provenance.json", "timing.json", "report.html")
+    return not elsewhere and not any(word in path.name for word in ("time", "wall_clock"))
 
 
 def pinned():
