@@ -30,6 +30,6 @@ class BadObservation(Fault):
 
 
 def did_you_mean(name, candidates):
-    """", did you mean 'x'?" for the nearest of the candidates; "" when nothing is near."""
+    """ ", did you mean 'x'?" for the nearest of the candidates; "" when nothing is near."""
     near = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""

@@ -1,8 +1,8 @@
 """Conformance check of an advantage function from anywhere: what it estimates, and where it goes wrong.
 
-    from maxpo_bench.check import check_estimator
-    report = check_estimator(my_function)          # or: maxpo-bench check my_module:my_function
-    print(report); report.ok; report.failed; report.equals
+from maxpo_bench.check import check_estimator
+report = check_estimator(my_function)          # or: maxpo-bench check my_module:my_function
+print(report); report.ok; report.failed; report.equals
 """
 
 
@@ -30,8 +30,15 @@ def main(args):
     """`maxpo-bench check FUNCTION`: prints the report. Returns 0 when every property passes, else 1."""
     from maxpo_bench.check.signature import load
 
-    report = check_estimator(load(args.place), args.convention or args.trainer, args.k, args.objective, args.place,
-                             args.k_parameter, args.group_size_parameter)
+    report = check_estimator(
+        load(args.place),
+        args.convention or args.trainer,
+        args.k,
+        args.objective,
+        args.place,
+        args.k_parameter,
+        args.group_size_parameter,
+    )
     print(report)
     if args.trainer:
         from maxpo_bench.check.trainers import LOSSES, TRAINERS

@@ -30,8 +30,12 @@ def check_unbiased(subject, report, objective):
 
     fits = fit_all(kinds)
     if not all(math.isfinite(fit.factor) for fit in fits["J_1"]):
-        report.add("unbiased", "fail", "E[g] is not finite: some groups get advantages that are not",
-                   bias_example(subject, report.objective))
+        report.add(
+            "unbiased",
+            "fail",
+            "E[g] is not finite: some groups get advantages that are not",
+            bias_example(subject, report.objective),
+        )
         return
     targets = [report.objective]
     if objective is None:
@@ -43,9 +47,12 @@ def check_unbiased(subject, report, objective):
             return
     target = report.objective
     worst = max(fits[target], key=lambda fit: fit.bias)
-    reason = explain(fits, target, subject.num_groups) or explain_direction(subject, target, takes_k) \
-        or explain_binary(fit_all(binary) if binary else {}, kinds != binary) \
+    reason = (
+        explain(fits, target, subject.num_groups)
+        or explain_direction(subject, target, takes_k)
+        or explain_binary(fit_all(binary) if binary else {}, kinds != binary)
         or f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
+    )
     report.add("unbiased", "fail", reason, bias_example(subject, target))
 
 
@@ -61,14 +68,17 @@ def explain(fits, target, groups=1):
             return f"wrong scale: E[g] = c grad {target} with c = {scale if scale != 'varies' else factors(fits[name])}"
         times = "" if scale == "1" else f"({scale}) "
         return f"another objective: E[g] = {times}grad {name}" + (
-            ", a formula for k = N used at k < N" if name == "J_N" else f", not grad {target}")
+            ", a formula for k = N used at k < N" if name == "J_N" else f", not grad {target}"
+        )
     mixed = [fit for fit in fits["J_K"] if fit.mixture]  # K > 1
     if target == "J_K" and mixed and all(fit.mixture[2] < TOLERANCE for fit in mixed):
         fit = next((fit for fit in mixed if abs(fit.mixture[1]) > TOLERANCE), None)
         if fit:
             a, b, _ = fit.mixture
-            return (f"biased: at N = {fit.n}, K = {fit.k} E[g] = {a:.4g} grad J_K + {b:.4g} grad J_(K-1), as when a "
-                    "baseline is a mean over the full group, which depends on sample i")
+            return (
+                f"biased: at N = {fit.n}, K = {fit.k} E[g] = {a:.4g} grad J_K + {b:.4g} grad J_(K-1), as when a "
+                "baseline is a mean over the full group, which depends on sample i"
+            )
     return None
 
 
@@ -86,8 +96,10 @@ def explain_direction(subject, target, takes_k):
         factors.append(((got @ wanted) / (wanted @ wanted)).item())
         if (got - factors[-1] * wanted).norm() > TOLERANCE * got.norm():
             return None
-    return (f"the direction of grad {target} in every bandit, but scaled by its rewards and policy: {min(factors):.4g} to "
-            f"{max(factors):.4g} at N = {n}")
+    return (
+        f"the direction of grad {target} in every bandit, but scaled by its rewards and policy: {min(factors):.4g} to "
+        f"{max(factors):.4g} at N = {n}"
+    )
 
 
 def explain_binary(fits, wider):
@@ -117,7 +129,8 @@ def bias_example(subject, target):
             wanted = properties.exact_gradients(pair, uniform, n, k)[target]
             if not (got - wanted).norm() <= 1e-4 * wanted.norm().clamp_min(1e-3):
                 got, wanted = ([round(x, 5) for x in gradient.tolist()] for gradient in (got, wanted))
-                lengths = f", lengths {list(properties.LENGTHS[:len(pair)])}" if "lengths" in subject.side else ""
-                return (f"{list(pair)}, one per arm{lengths}, uniform policy, N = {n}, K = {k}: E[g] = {got}, "
-                        f"grad {target} = {wanted}")
+                lengths = f", lengths {list(properties.LENGTHS[: len(pair)])}" if "lengths" in subject.side else ""
+                return (
+                    f"{list(pair)}, one per arm{lengths}, uniform policy, N = {n}, K = {k}: E[g] = {got}, grad {target} = {wanted}"
+                )
     return None

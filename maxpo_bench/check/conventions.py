@@ -48,9 +48,14 @@ class Adapted:
         self.convention, self.roles = read(function, convention, k_parameter, group_size_parameter)
         self.across_groups = False
         self.takes_batches = getattr(function, "across_groups", False)  # a registry estimator: batches before axis -2
-        self.side = tuple(name for name, known in (
-            ("lengths", self.convention == "verl" or "lengths" in self.roles),
-            ("score_norms", "score norms" in self.roles or {"log probs", "squared probs"} <= set(self.roles))) if known)
+        self.side = tuple(
+            name
+            for name, known in (
+                ("lengths", self.convention == "verl" or "lengths" in self.roles),
+                ("score_norms", "score norms" in self.roles or {"log probs", "squared probs"} <= set(self.roles)),
+            )
+            if known
+        )
         """The side information that the function can be given."""
         if self.convention is None:
             self.convention = self.layout()
@@ -82,8 +87,10 @@ class Adapted:
             if self.takes_batches:
                 return self.function(rewards, k=k, **side).detach()
             rows = rewards.reshape(-1, *rewards.shape[-2:])
-            sides = [dict(zip(side, values, strict=True)) for values in zip(
-                *(values.reshape(rows.shape) for values in side.values()), strict=True)] or [{}] * len(rows)
+            sides = [
+                dict(zip(side, values, strict=True))
+                for values in zip(*(values.reshape(rows.shape) for values in side.values()), strict=True)
+            ] or [{}] * len(rows)
             return torch.stack([self.one_batch(row, k, **own) for row, own in zip(rows, sides, strict=True)]).view(rewards.shape)
         flat = {name: values.reshape(-1, n) for name, values in side.items()}
         return self.one_batch(rewards.reshape(-1, n), k, **flat).view(rewards.shape)
@@ -125,10 +132,16 @@ class Adapted:
         norms = torch.ones(num_rows) if score_norms is None else score_norms.flatten()[order]
         probs = (1 - norms / 2)[:, None].where(places == 0, 1.0)  # with a sum of 1: norms 1 - 2 p + 1, here and 0 behind
         given = {
-            "rewards": token_rewards, "mask": mask.to(torch.float64 if rewards.dtype == torch.float64 else torch.float32), "k": k,
-            "index": prompts(num_rows, n)[order.numpy()], "config": VERL_CONFIG,
-            "log probs": probs.clamp_min(1e-12).log(), "squared probs": torch.ones_like(probs), "group size": n,
-            "lengths": lengths, "score norms": norms,
+            "rewards": token_rewards,
+            "mask": mask.to(torch.float64 if rewards.dtype == torch.float64 else torch.float32),
+            "k": k,
+            "index": prompts(num_rows, n)[order.numpy()],
+            "config": VERL_CONFIG,
+            "log probs": probs.clamp_min(1e-12).log(),
+            "squared probs": torch.ones_like(probs),
+            "group size": n,
+            "lengths": lengths,
+            "score norms": norms,
         }
         result = self.function(**{self.roles[role]: value for role, value in given.items() if role in self.roles})
         advantages = result[0] if isinstance(result, tuple) else result

@@ -65,9 +65,14 @@ def check_blow_up(subject, report, objective):
         advantages = subject.alone(group, k)[0].double()
         size = advantages.abs().max().item()
         if not size <= BLOW_UP:
-            report.add("blow-up", "fail", f"an advantage of {size:.3g} on rewards in [0, 1]: a group with hardly any spread is "
-                       "divided by that spread", [round(x, 7) for x in group[0].tolist()], advantages,
-                       given=f"k = {k}" if subject.takes_k else "")
+            report.add(
+                "blow-up",
+                "fail",
+                f"an advantage of {size:.3g} on rewards in [0, 1]: a group with hardly any spread is divided by that spread",
+                [round(x, 7) for x in group[0].tolist()],
+                advantages,
+                given=f"k = {k}" if subject.takes_k else "",
+            )
             return
         largest = max(largest, size)
     report.add("blow-up", "pass", f"no advantage beyond {largest:.2g} on groups with hardly any spread, rewards in [0, 1]")
@@ -84,7 +89,14 @@ def check_float32_residue(subject, report, objective):
         single, double = subject.alone(group, k)[0].double(), subject.alone(group.double(), k)[0].double()
         if not (single - double).abs().max() <= 1e-3 * (1 + double.abs().max()):
             sizes = f"{single.abs().max():.3g} in float32, {double.abs().max():.3g} in float64"
-            report.add("float32 residue", "fail", f"all but one alike: {sizes}: rounding is taken for spread", rounded(group[0]),
-                       single, double, "float32")
+            report.add(
+                "float32 residue",
+                "fail",
+                f"all but one alike: {sizes}: rounding is taken for spread",
+                rounded(group[0]),
+                single,
+                double,
+                "float32",
+            )
             return
     report.add("float32 residue", "pass", "all but one alike (as 7 against 1): float32 gives what float64 gives")

@@ -23,6 +23,7 @@ CHECKS = (  # in this order: the first ones tell the rest what to hand over
 @dataclass
 class Finding:
     """One property of the function."""
+
     name: str
     status: str
     """"pass", "fail" or "note" (a fact that is neither right nor wrong)."""
@@ -47,6 +48,7 @@ class Finding:
 @dataclass
 class Report:
     """What check_estimator found."""
+
     name: str
     convention: str
     objective: str = "none"
@@ -73,8 +75,10 @@ class Report:
 
     def add(self, name, status, text, rewards=None, got=None, expected=None, given=""):
         """rewards: tensor or words; got, expected: tensors, shown to 6 digits."""
+
         def plain(values):
             return rounded(values) if hasattr(values, "tolist") else values
+
         rewards = rewards.tolist() if hasattr(rewards, "tolist") else rewards
         self.findings.append(Finding(name, status, text, rewards, plain(got), plain(expected), given))
 

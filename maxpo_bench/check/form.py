@@ -23,8 +23,14 @@ def check_ddof(subject, report, objective):
     elif abs(moment - 1) < 0.01:
         report.add("ddof", "pass", "standardised with the std over N (ddof 0)")
     elif abs(moment - (n - 1) / n) < 0.01:
-        report.add("ddof", "fail", f"the std divides by N-1 (ddof 1): mean A^2 is {moment:.4g}, not 1", group[0], full[0],
-                   full[0] / moment**0.5)
+        report.add(
+            "ddof",
+            "fail",
+            f"the std divides by N-1 (ddof 1): mean A^2 is {moment:.4g}, not 1",
+            group[0],
+            full[0],
+            full[0] / moment**0.5,
+        )
     else:
         report.add("ddof", "note", f"scale-invariant, but not a z-score: mean A^2 is {moment:.4g}")
 
@@ -39,8 +45,14 @@ def check_centring(subject, report, objective):
         if sums.abs().max() > 1e-5 * size * n:
             row = (sums.abs() > 1e-5 * size * n).nonzero()[0, 0]
             given = [f"k = {k}"] * subject.takes_k + [f"{name} {rounded(values[row])}" for name, values in side.items()]
-            report.add("centring", "note", f"not centred: these advantages sum to {sums[row]:.4g}", groups[row], advantages[row],
-                       given=", ".join(given))
+            report.add(
+                "centring",
+                "note",
+                f"not centred: these advantages sum to {sums[row]:.4g}",
+                groups[row],
+                advantages[row],
+                given=", ".join(given),
+            )
             return
     report.add("centring", "note", "centred: the advantages of a group sum to zero")
 
@@ -90,8 +102,9 @@ def check_cost(subject, report, objective):
     slope = 1 + math.log(times[last] / times[first]) / math.log(last / first)
     each = times[last] * 1e6 / max(1, total // last)
     stopped = "; too slow for larger groups" if last < 2048 else ""
-    report.add("cost", "note", f"time grows like N^{max(slope, 0):.1f}, N = {first} to {last}; {each:.0f} µs per group "
-               f"of {last}{stopped}")
+    report.add(
+        "cost", "note", f"time grows like N^{max(slope, 0):.1f}, N = {first} to {last}; {each:.0f} µs per group of {last}{stopped}"
+    )
     if last < 2048:
         return
     free = subject.takes_k and not subject.only_k

@@ -39,8 +39,15 @@ def check_tokens(subject, report, objective):
     uneven = (own - tokens[:, :1]).abs().amax(-1) > 1e-6 * (1 + tokens.abs().amax())
     if behind.any():
         row = behind.nonzero()[0, 0]
-        report.add("mask", "fail", "advantages behind a response's end", [groups.flatten()[row].item()], tokens[row],
-                   torch.where(inside, tokens, 0.0)[row], f"length {int(lengths.flatten()[row])}, all its tokens")
+        report.add(
+            "mask",
+            "fail",
+            "advantages behind a response's end",
+            [groups.flatten()[row].item()],
+            tokens[row],
+            torch.where(inside, tokens, 0.0)[row],
+            f"length {int(lengths.flatten()[row])}, all its tokens",
+        )
     if uneven.any():
         subject.call.side = tuple(name for name in subject.call.side if name != "lengths")
         report.add("tokens", "note", "the tokens of a response get different advantages: checked with responses of one token")
@@ -80,8 +87,14 @@ def check_side_information(subject, report, objective):
         if differs.any():
             subject.side += (name,)
             row = differs.nonzero()[0, 0]
-            report.add(word, "note", f"the advantages depend on the {word} of the samples", groups[row], other[row],
-                       given=f"{word} {rounded(values[row])}; all alike: {rounded(base[row])}")
+            report.add(
+                word,
+                "note",
+                f"the advantages depend on the {word} of the samples",
+                groups[row],
+                other[row],
+                given=f"{word} {rounded(values[row])}; all alike: {rounded(base[row])}",
+            )
         else:
             report.add(word, "note", f"the {word} of the samples play no role")
 
@@ -98,16 +111,29 @@ def check_groups(subject, report, objective):
         report.add("groups", "pass", "a group's advantages depend on that group alone")
     else:
         subject.look_across()
-        report.add("groups", "note", "a group's advantages depend on the other groups of its batch", groups, together,
-                   given=f"each group alone: {rounded(alone)}")
+        report.add(
+            "groups",
+            "note",
+            "a group's advantages depend on the other groups of its batch",
+            groups,
+            together,
+            given=f"each group alone: {rounded(alone)}",
+        )
     if subject.call.convention == "verl":
         order = torch.arange(groups.numel()).view(groups.shape).flip(0).T.flatten()  # interleaved, each group in its own order
         mixed = subject.call.verl_batch(groups, k, **side, order=order)[:, 0].view(groups.shape)
         if torch.allclose(mixed, together, rtol=1e-5, atol=1e-8, equal_nan=True):
             report.add("index", "pass", "groups follow `index` in any order of rows")
         else:
-            report.add("index", "fail", "ignores `index`: interleaved rows change the advantages", groups, mixed, together,
-                       f"rows in the order {order.tolist()}")
+            report.add(
+                "index",
+                "fail",
+                "ignores `index`: interleaved rows change the advantages",
+                groups,
+                mixed,
+                together,
+                f"rows in the order {order.tolist()}",
+            )
 
 
 def check_ties(subject, report, objective):
@@ -115,11 +141,13 @@ def check_ties(subject, report, objective):
         advantages = subject.call(groups, k=k).double()
         tied = (groups.unsqueeze(-1) == groups.unsqueeze(-2)).double()  # [G, N, N]
         yield groups, advantages, (tied @ advantages.unsqueeze(-1))[..., 0] / tied.sum(-1), None
+
     smallest(report, "ties", subject, cases, "tied rewards get different advantages", "tied rewards get equal advantages")
 
 
 def check_permutation(subject, report, objective):
     """In another order, each sample with its side information, the samples keep their advantages."""
+
     def cases(groups, k):
         n, side = groups.shape[-1], subject.varied(groups)
         advantages = subject.call(groups, k=k, **side)
@@ -130,9 +158,17 @@ def check_permutation(subject, report, objective):
             def words(row, moved=moved):
                 lengths = "".join(f"{name} {values[row].tolist()}, " for name, values in moved.items())
                 return f"{lengths}in the order {groups[row].tolist()} they are {rounded(advantages[row])}"
+
             yield groups[:, order], got, advantages[:, order], words
-    smallest(report, "permutation", subject, cases, "the order of the samples changes their advantages",
-             "advantages follow their samples in any order")
+
+    smallest(
+        report,
+        "permutation",
+        subject,
+        cases,
+        "the order of the samples changes their advantages",
+        "advantages follow their samples in any order",
+    )
 
 
 def check_integers(subject, report, objective):
@@ -144,9 +180,14 @@ def check_integers(subject, report, objective):
     if error and "raised" in error:
         report.add("integers", "note", f"refuses integer rewards: {error[:120]}")
         return
-    smallest(report, "integers", subject,
-             lambda groups, k: [(groups.long(), subject.call(groups.long(), k=k), subject.call(groups, k=k), None)],
-             "integer rewards are truncated: other advantages than for floats", "integer rewards give the advantages of floats")
+    smallest(
+        report,
+        "integers",
+        subject,
+        lambda groups, k: [(groups.long(), subject.call(groups.long(), k=k), subject.call(groups, k=k), None)],
+        "integer rewards are truncated: other advantages than for floats",
+        "integer rewards give the advantages of floats",
+    )
 
 
 def check_float32(subject, report, objective):
@@ -156,8 +197,15 @@ def check_float32(subject, report, objective):
     gap = (single - double).abs().amax(-1)
     if gap.max() > 1e-3 * double.abs().max():
         row = gap.argmax()
-        report.add("float32", "fail", f"float32 and float64 rewards differ by {gap.max():.2g}", groups[row], single[row],
-                   double[row], "float32")
+        report.add(
+            "float32",
+            "fail",
+            f"float32 and float64 rewards differ by {gap.max():.2g}",
+            groups[row],
+            single[row],
+            double[row],
+            "float32",
+        )
     else:
         report.add("float32", "pass", "float32 rewards give the advantages of float64")
 
@@ -174,15 +222,28 @@ def check_offset(subject, report, objective):
     gap = (moved - base).abs().amax(-1)
     if gap.max() > 1e-3 * size:
         row = (gap > 1e-3 * size).nonzero()[0, 0]
-        report.add("offset", "note", "a reward added to all changes the advantages: not shift-invariant", groups[row] + 1,
-                   moved[row], given=f"without the 1: {rounded(base[row])}")
+        report.add(
+            "offset",
+            "note",
+            "a reward added to all changes the advantages: not shift-invariant",
+            groups[row] + 1,
+            moved[row],
+            given=f"without the 1: {rounded(base[row])}",
+        )
         return
     for dtype, offset, tolerance in ((torch.float64, 1e6, 1e-5), (torch.float32, 1e3, 1e-2)):
         moved = subject.call((groups + offset).to(dtype), k=k).double()
         gap = (moved - base).abs().amax(-1).nan_to_num(nan=math.inf)
         if gap.max() > tolerance * size:
             row = gap.argmax()
-            report.add("offset", "fail", f"loses its digits under an offset of {offset:,.0f} in {str(dtype)[6:]}: off by "
-                       f"{gap.max():.2g}", groups[row] + offset, moved[row], base[row], str(dtype)[6:])
+            report.add(
+                "offset",
+                "fail",
+                f"loses its digits under an offset of {offset:,.0f} in {str(dtype)[6:]}: off by {gap.max():.2g}",
+                groups[row] + offset,
+                moved[row],
+                base[row],
+                str(dtype)[6:],
+            )
             return
     report.add("offset", "pass", "shift-invariant, also by 1,000,000 in float64 and 1000 in float32")

@@ -49,10 +49,16 @@ def check_own_reward(subject, report, objective):
                 report.add("own reward", "pass", "enters through a function of its own, the same whatever the others have")
                 return
             row, column = divmod(int(gap.argmax()), len(own))
-            report.add("own reward", status, "inside its own scale: with the others fixed, the advantage is no straight line of it",
-                       groups[row, column], advantages[row, column:column + 1], line[row, column:column + 1],
-                       f"the first sample's; it has {rounded(advantages[row, [0, -1]])} with rewards {rounded(own[[0, -1]])}"
-                       + f", k = {k}" * subject.takes_k)
+            report.add(
+                "own reward",
+                status,
+                "inside its own scale: with the others fixed, the advantage is no straight line of it",
+                groups[row, column],
+                advantages[row, column : column + 1],
+                line[row, column : column + 1],
+                f"the first sample's; it has {rounded(advantages[row, [0, -1]])} with rewards {rounded(own[[0, -1]])}"
+                + f", k = {k}" * subject.takes_k,
+            )
             return
         slope = (advantages[:, -1] - advantages[:, 0]) / (own[-1] - own[0])
         slopes.append((slope.min().item(), slope.max().item()))
@@ -67,11 +73,19 @@ def check_own_reward(subject, report, objective):
     if factors:
         share = next(name for name in FACTORS if name in factors)
         whose = "the batch's, which includes its own group" if share == "1 - 1/(GN)" else "the group's"
-        report.add("own reward", status, f"inside its own baseline ({whose}): with the others fixed, the advantage moves by "
-                   f"{share} of what it should", *example, given)
+        report.add(
+            "own reward",
+            status,
+            f"inside its own baseline ({whose}): with the others fixed, the advantage moves by {share} of what it should",
+            *example,
+            given,
+        )
     elif max(high for _, high in slopes) - min(low for low, _ in slopes) < 1e-5 and abs(slopes[0][0] - wanted) < 1e-5:
-        report.add("own reward", "pass", "in neither scale nor baseline: the advantage moves with it one to one"
-                   + " times k" * (wanted > 1))
+        report.add(
+            "own reward",
+            "pass",
+            "in neither scale nor baseline: the advantage moves with it one to one" + " times k" * (wanted > 1),
+        )
     else:
         low, high = slopes[-1]
         span = f"{low:.4g}" if high - low < 1e-5 * abs(high) else f"{low:.4g} to {high:.4g}, by the others' rewards"
@@ -79,8 +93,12 @@ def check_own_reward(subject, report, objective):
         if properties.own_sample(subject.call, domain, n, subject.valid[n], subject.call.across_groups) == "no":
             report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span} at N = {n}")
         else:
-            report.add("own reward", "note", f"the advantage moves with it by {span} at N = {n} where it is best, and elsewhere "
-                       "as no objective known here has it: it may be in a median or a rank that is baseline or scale")
+            report.add(
+                "own reward",
+                "note",
+                f"the advantage moves with it by {span} at N = {n} where it is best, and elsewhere "
+                "as no objective known here has it: it may be in a median or a rank that is baseline or scale",
+            )
 
 
 def alike(advantages):

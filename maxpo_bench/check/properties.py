@@ -54,6 +54,7 @@ SCALES = {  # names for a factor c in E[g] = c grad J
 def in_domain(rewards, domain):
     """Whether a tuple of rewards lies in a domain of estimators.contract.DOMAINS."""
     from maxpo_bench.estimators.contract import DOMAINS
+
     return DOMAINS[domain] is None or bool(DOMAINS[domain][0](torch.tensor(rewards)).all())
 
 
@@ -97,6 +98,7 @@ def squared_score_norms(arms, logits):
 @dataclass
 class Fit:
     """How E[g] relates to one objective at one (N, k), over all bandits tried together."""
+
     n: int
     k: int
     factor: float
@@ -116,8 +118,10 @@ LENGTHS = (3.0, 1.0, 2.0)  # of a sample of each arm: a completion's length come
 
 def side_information(names, arms, logits):
     """{name: [B, G, N]} of the side information in `names`, as a bandit with these logits has it for arms [B, G, N]."""
-    known = {"score_norms": lambda: squared_score_norms(arms, logits),
-             "lengths": lambda: torch.tensor(LENGTHS, dtype=torch.float64)[arms]}
+    known = {
+        "score_norms": lambda: squared_score_norms(arms, logits),
+        "lengths": lambda: torch.tensor(LENGTHS, dtype=torch.float64)[arms],
+    }
     return {name: known[name]() for name in names}
 
 
@@ -235,9 +239,13 @@ def derive(estimator):
         if direction == "none" and max(fit.direction for fit in table[name]) < EXACT:
             direction = name + note
     row = {
-        "estimator": estimator.name, "unbiased_for": objective if scale == "1" else "none",
-        "parallel_to": objective, "scale": scale, "direction": direction,
-        "bias_j1": max(fit.bias for fit in fitted["J_1"]), "bias_jk": max(fit.bias for fit in fitted["J_K"]),
+        "estimator": estimator.name,
+        "unbiased_for": objective if scale == "1" else "none",
+        "parallel_to": objective,
+        "scale": scale,
+        "direction": direction,
+        "bias_j1": max(fit.bias for fit in fitted["J_1"]),
+        "bias_jk": max(fit.bias for fit in fitted["J_K"]),
         "valid_k": {(1, n): "1..N", (1, n - 1): "1..N-1", (n, n): "N"}.get((ks[0], ks[-1]), str(ks)),
     }
     row.update(invariances(estimator, domain, n, ks, across))
@@ -286,23 +294,27 @@ def invariances(function, domain, n, ks, across=False):
     tied = rewards.unsqueeze(-1) == rewards.unsqueeze(-2)  # [..., N, N]
     tie_gap = ((base.unsqueeze(-1) - base.unsqueeze(-2)).abs() * tied).max().item()
     single = call(rewards.float(), rewards)
-    exact_input = rewards if domain == "binary" else (rewards > 0).double() if domain == "unit interval" \
-        else (rewards * 4).round().abs()
+    exact_input = (
+        rewards if domain == "binary" else (rewards > 0).double() if domain == "unit interval" else (rewards * 4).round().abs()
+    )
     whole = call(exact_input.long(), exact_input)
     sums = base.sum(-1).abs().max().item() / size
     return {
         "centred": "yes" if sums < 1e-12 * n else "no",
         "sign": ">= 0" if base.min() >= 0 else "<= 0" if base.max() <= 0 else "both",
-        "shift": shift(), "scaling": scaling(),
+        "shift": shift(),
+        "scaling": scaling(),
         "depends_on_order": "yes" if differs(reordered) else "no",
         "ties": "equal" if tie_gap <= 1e-14 * size else f"differ by {tie_gap:.1e}",
         "flat_group": flat_group(call, domain, n, across),
         "all_but_one": all_but_one(call, n, across),
         "own_sample": own_sample(function, domain, n, ks, across),
-        "k_1": at_k_one(function, domain, n, ks, across), "k_n_minus_1": at_k_last(function, domain, n, ks, across),
+        "k_1": at_k_one(function, domain, n, ks, across),
+        "k_n_minus_1": at_k_last(function, domain, n, ks, across),
         "float32": "ok" if single.dtype == torch.float32 and not differs(single.double(), 1e-4) else "wrong",
-        "integers": "ok" if whole.dtype == torch.get_default_dtype() and torch.allclose(
-            whole.double(), call(exact_input), rtol=1e-5, atol=1e-5) else "wrong",
+        "integers": "ok"
+        if whole.dtype == torch.get_default_dtype() and torch.allclose(whole.double(), call(exact_input), rtol=1e-5, atol=1e-5)
+        else "wrong",
     }
 
 

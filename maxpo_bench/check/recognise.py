@@ -30,6 +30,7 @@ ORDINARY = 8  # of the drawn groups, the first
 @dataclass
 class Match:
     """A registry estimator that a function equals."""
+
     name: str
     options: dict
     """Every option and its value."""
@@ -95,14 +96,20 @@ def matches(name, subject, drawn, rows, tolerance):
         else:
             asked = {" at k = N": 0, " at k = N - 1": -1, " at k = 2": 2, " at k = 3": 3}
     for words, fixed in asked.items():
+
         def k_of(n, k, fixed=fixed):
             return k if fixed is None else fixed if fixed > 0 else n + fixed
+
         for options in candidates(estimator):
             scale = equal_scale(estimator, options, drawn, k_of, rows, tolerance)
             if scale:
                 changed = sum(value != estimator.options[key] for key, value in options.items())
-                unlike = estimator.rewards != "any" and "negative" in subject.kinds or \
-                    estimator.rewards == "any" and "negative" not in subject.kinds
+                unlike = (
+                    estimator.rewards != "any"
+                    and "negative" in subject.kinds
+                    or estimator.rewards == "any"
+                    and "negative" not in subject.kinds
+                )
                 rank = (scale != "1", bool(words), unlike, len(set(estimator.side) - set(subject.side)), changed, name)
                 yield Match(name, options, scale, words, rank)
                 break
@@ -163,7 +170,7 @@ def shipped_forms():
 
 
 def shipped_as(match):
-    """"verl (grpo), SkyRL (grpo) and 3 more"; "" where nobody ships it."""
+    """ "verl (grpo), SkyRL (grpo) and 3 more"; "" where nobody ships it."""
     own = [match.name, match.options, match.scale]
     places = [f"{trainer} ({there})" for trainer, there, *form in shipped_forms() if form == own and not match.fixed_k]
     more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""

@@ -71,26 +71,35 @@ def gradient(row):
 def render():
     """The page docs/which-formula.md: every row by trainer, then every formula with what its gradient is. Seconds."""
     lines = [
-        "# Which formula does my trainer run?", "",
+        "# Which formula does my trainer run?",
+        "",
         "Names do not identify formulas. Each row was read in the trainer's source at the version given; the formula is an entry "
         "of this registry with its options (`maxpo_bench/estimators/`), on the scale of the mean loss. `-`: not a function of one "
         "reward per sample. verl 0.9.1, TRL 1.16.0 and tinker-cookbook 0.6.1 were also run: their own functions give these "
-        "formulas' advantages to 1e-6 (`tests/peers/test_trainers.py`). Made from `maxpo_bench/estimators/shipped.csv`.", "",
-        "| trainer | version | name there | formula | note |", "|---|---|---|---|---|",
+        "formulas' advantages to 1e-6 (`tests/peers/test_trainers.py`). Made from `maxpo_bench/estimators/shipped.csv`.",
+        "",
+        "| trainer | version | name there | formula | note |",
+        "|---|---|---|---|---|",
     ]
     for row in rows():
         formula = f"`{row['formula']}`" if row["formula"] else "-"
         lines.append(f"| {row['trainer']} | {row['version']} | {row['name']} | {formula} | {row['note']} |")
     lines += [
-        "", "## What each formula estimates", "",
+        "",
+        "## What each formula estimates",
+        "",
         "Derived by enumerating every group of small bandits (see the property table of the report), lengths and score norms "
         "included. 'along': the direction is exact for each prompt, the size depends on the policy. 'own sample': sample i enters "
-        "its own scale or baseline. Last column: the largest |A| in a group of five with one success or one failure.", "",
-        "| formula | E[g] | centred | flat group | own sample | all but one |", "|---|---|---|---|---|---|",
+        "its own scale or baseline. Last column: the largest |A| in a group of five with one success or one failure.",
+        "",
+        "| formula | E[g] | centred | flat group | own sample | all but one |",
+        "|---|---|---|---|---|---|",
     ]
     for formula in sorted({row["formula"] for row in rows()} - {""}):
         name, options = parse(formula)
         row = properties.derive(properties.form(name, **options))
-        lines.append(f"| `{formula}` | {gradient(row)} | {row['centred']} | {row['flat_group']} | {row['own_sample']} | "
-                     f"{row['all_but_one']:.4g} |")
+        lines.append(
+            f"| `{formula}` | {gradient(row)} | {row['centred']} | {row['flat_group']} | {row['own_sample']} | "
+            f"{row['all_but_one']:.4g} |"
+        )
     return "\n".join(lines) + "\n"

@@ -11,10 +11,26 @@ from maxpo_bench.errors import InputError, did_you_mean
 CONVENTIONS = ("groups", "trl", "verl")
 WORDS = {  # role of a parameter: the names it has in public code
     "k": ("k", "K", "pass_k", "passk", "pass_at_k", "max_k", "max_at_k", "best_k", "best_of_k"),
-    "group size": ("num_generations", "group_size", "n_samples_per_prompt", "num_samples_per_prompt", "samples_per_prompt",
-                   "num_samples", "n_samples", "num_rollouts", "n_rollouts", "rollout_n", "rollouts_per_prompt",
-                   "rollouts_per_example", "num_return_sequences", "num_responses", "responses_per_prompt", "num_completions",
-                   "n", "N"),
+    "group size": (
+        "num_generations",
+        "group_size",
+        "n_samples_per_prompt",
+        "num_samples_per_prompt",
+        "samples_per_prompt",
+        "num_samples",
+        "n_samples",
+        "num_rollouts",
+        "n_rollouts",
+        "rollout_n",
+        "rollouts_per_prompt",
+        "rollouts_per_example",
+        "num_return_sequences",
+        "num_responses",
+        "responses_per_prompt",
+        "num_completions",
+        "n",
+        "N",
+    ),
     "lengths": ("lengths", "response_lengths", "completion_lengths", "response_length", "num_tokens"),
     "score norms": ("score_norms", "squared_score_norms"),
     "mask": ("response_mask", "eos_mask", "completion_mask"),
@@ -98,13 +114,18 @@ def read(function, convention=None, k_parameter=None, group_size_parameter=None)
                 roles[role] = unclear.pop(0)
     elif convention == "trl" and "group size" not in roles:
         if not unclear:
-            raise InputError(f"{name}: the trl convention hands over flat rewards and the group size; say which parameter takes it "
-                             "with --group-size-parameter NAME")
+            raise InputError(
+                f"{name}: the trl convention hands over flat rewards and the group size; say which parameter takes it "
+                "with --group-size-parameter NAME"
+            )
         roles["group size"] = unclear.pop(0)
     if unclear:
         first = unclear[0]
-        ways = [f"--{option} {first}" for option, role in (("k-parameter", "k"), ("group-size-parameter", "group size"))
-                if role not in roles]
+        ways = [
+            f"--{option} {first}"
+            for option, role in (("k-parameter", "k"), ("group-size-parameter", "group size"))
+            if role not in roles
+        ]
         how = f"say {' or '.join(ways)}, or give it a default" if ways else "give it a default"
         raise InputError(f"{name}({', '.join(named)}): what is {first!r}? {how[0].upper()}{how[1:]}")
     if convention is None and "group size" not in roles:

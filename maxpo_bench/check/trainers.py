@@ -18,6 +18,7 @@ TRAINERS = {"trl": "TRL", "verl": "verl"}  # as typed: as in the table of shippe
 @dataclass(frozen=True)
 class Loss:
     """One way in which a trainer adds up the losses of tokens."""
+
     setting: str
     """How it is chosen there."""
     words: str
@@ -123,8 +124,10 @@ def advise(trainer, name, k, n, learning_rate=1e-6, max_length=512, mean_length=
     if n < 2:
         raise InputError(f"a group needs at least 2 completions, got n = {n}")
     if not learning_rate > 0 or not 1 <= mean_length <= max_length:
-        raise InputError("needs a learning rate > 0 and 1 <= mean length <= max length, got learning rate "
-                         f"{learning_rate}, mean length {mean_length}, max length {max_length}")
+        raise InputError(
+            "needs a learning rate > 0 and 1 <= mean length <= max length, got learning rate "
+            f"{learning_rate}, mean length {mean_length}, max length {max_length}"
+        )
     estimator, rewards = get(name), example(n)
     advantages = estimator(rewards, k=k).double()  # refuses a k that does not fit
     ones = int(rewards[0].sum())
@@ -135,11 +138,15 @@ def advise(trainer, name, k, n, learning_rate=1e-6, max_length=512, mean_length=
     for place, values in settings(trainer, n).items():
         given = [f"{key}={value!r}" if trainer == "trl" else f"{key}={value}" for key, value in values.items()]
         lines.append(f"  {place}({', '.join(given)})" if trainer == "trl" else f"  {' '.join(given)}")
-    lines += ["", f"Gradient of each loss as a multiple of it, at completions of {mean_length} tokens of at most {max_length}, "
-              f"and the learning rate that makes up for it ({learning_rate:g} where it is 1):"]
+    lines += [
+        "",
+        f"Gradient of each loss as a multiple of it, at completions of {mean_length} tokens of at most {max_length}, "
+        f"and the learning rate that makes up for it ({learning_rate:g} where it is 1):",
+    ]
     lines += loss_lines(trainer, [mean_length] * n, max_length, learning_rate)
     lines += [
-        "  Adam divides a constant factor away, but not beside max_grad_norm, its eps or weight decay; SGD does not.", "",
+        "  Adam divides a constant factor away, but not beside max_grad_norm, its eps or weight decay; SGD does not.",
+        "",
         f"Worked number: {ones} of {n} rewards are 1, the others 0. {name} gives {high:.4g} to a 1 and {low:.4g} to a 0, "
         f"a root mean square of {size_of(advantages):.4g} (a std-normalised estimator: 1).",
         f"  The loss of a completion with reward 1 is {-high / n:.4g} times the sum of its tokens' log-probabilities: "

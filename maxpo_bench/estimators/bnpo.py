@@ -19,6 +19,11 @@ def bnpo(rewards):
     spread = variance > 1e-20
     size = divide(middle * (1 - middle), torch.where(spread, variance, 1.0)) - 1
     alpha, beta = (torch.where(spread, (1 + size * share / 3).clamp_(min=1), 1.0) for share in (middle, 1 - middle))
-    log_density = (torch.xlogy(alpha - 1, means) + torch.xlogy(beta - 1, (1 - means).clamp_(min=0))
-                   + torch.lgamma(alpha + beta) - torch.lgamma(alpha) - torch.lgamma(beta))
+    log_density = (
+        torch.xlogy(alpha - 1, means)
+        + torch.xlogy(beta - 1, (1 - means).clamp_(min=0))
+        + torch.lgamma(alpha + beta)
+        - torch.lgamma(alpha)
+        - torch.lgamma(beta)
+    )
     return centre(rewards) * torch.exp(-log_density).clamp_(max=1e6).unsqueeze(-1)

@@ -61,8 +61,7 @@ class Estimator:
     Raises InputError (a ValueError) naming the estimator, the value and its place.
     """
 
-    def __init__(self, function, objective, unbiased, centred, cost, source, valid_k, unbiased_on, scale, rewards,
-                 across_groups):
+    def __init__(self, function, objective, unbiased, centred, cost, source, valid_k, unbiased_on, scale, rewards, across_groups):
         self.function = function
         self.name = function.__name__
         self.__name__ = self.name
@@ -90,8 +89,7 @@ class Estimator:
         self.uses_k = "k" in parameters
         self.side = tuple(name for name in SIDE if name in parameters)
         """The side information that the function uses: names of SIDE. Problems have a method of each name."""
-        self.options = {name: parameter.default for name, parameter in parameters.items()
-                        if name not in ("rewards", "k", *SIDE)}
+        self.options = {name: parameter.default for name, parameter in parameters.items() if name not in ("rewards", "k", *SIDE)}
         """Option names and their defaults."""
 
     def __repr__(self):
@@ -130,8 +128,9 @@ class Estimator:
             return
         place = (~good).nonzero()[0].tolist()  # [..., sample]
         group = f"group {place[0] if len(place) == 2 else tuple(place[:-1])}, " if len(place) > 1 else ""
-        raise InputError(f"{self.name}: needs {wanted}, got {values[tuple(place)].item()} at {what}{place} "
-                         f"({group}sample {place[-1]})")
+        raise InputError(
+            f"{self.name}: needs {wanted}, got {values[tuple(place)].item()} at {what}{place} ({group}sample {place[-1]})"
+        )
 
     def _side(self, name, values, rewards):
         """Side information as float64; None stays None."""
@@ -145,8 +144,19 @@ class Estimator:
         return values
 
 
-def estimator(*, objective, centred, cost, source, unbiased=False, valid_k=any_k, unbiased_on=None, scale=None,
-              rewards="any", across_groups=False):
+def estimator(
+    *,
+    objective,
+    centred,
+    cost,
+    source,
+    unbiased=False,
+    valid_k=any_k,
+    unbiased_on=None,
+    scale=None,
+    rewards="any",
+    across_groups=False,
+):
     """Decorator that turns a function of float64 rewards into a registry Estimator.
 
     The function is `f(rewards, [k], [score_norms], [lengths], **options)`: rewards arrive validated, float64, [..., N]; it
@@ -161,8 +171,10 @@ def estimator(*, objective, centred, cost, source, unbiased=False, valid_k=any_k
         unbiased_on = "any" if unbiased else "none"
 
     def wrap(function):
-        return Estimator(function, objective, unbiased, centred, cost, source, valid_k, unbiased_on, scale or _none,
-                         rewards, across_groups)
+        return Estimator(
+            function, objective, unbiased, centred, cost, source, valid_k, unbiased_on, scale or _none, rewards, across_groups
+        )
+
     return wrap
 
 

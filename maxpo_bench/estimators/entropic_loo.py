@@ -29,6 +29,7 @@ def entropic_loo(rewards, beta=2.0, eps=1e-12):
 
 def _adaptive(offsets, largest=1e6):
     """Least beta [..., 1] at which KL(softmax(beta r) || uniform) reaches ln 2, by halving; `largest` where none does."""
+
     def divergence(beta):
         log_probs = torch.log_softmax(offsets * beta, -1)
         return (log_probs.exp() * log_probs).sum(-1, keepdim=True) + math.log(offsets.shape[-1])

@@ -9,8 +9,9 @@ from maxpo_bench.estimators.order_statistics import added_value, centre, include
 PRIOR_GROUPS = 1  # groups of evidence that the bootstrap weight (N-k)/(N-1) counts for
 
 
-@estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="this project",
-           across_groups=True)
+@estimator(
+    objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="this project", across_groups=True
+)
 def fitted_blend(rewards, k, score_norms=None):
     """A_i = k (D_i - w x_i), D_i = q_i - u_i, x_i = v_-i - u_i: baseline_blend with a w of its own for each group.
 

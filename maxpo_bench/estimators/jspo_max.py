@@ -5,8 +5,9 @@ from maxpo_bench.estimators.moments import james_stein
 from maxpo_bench.estimators.order_statistics import value_and_leave_one_out
 
 
-@estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="this project",
-           across_groups=True)
+@estimator(
+    objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="this project", across_groups=True
+)
 def jspo_max(rewards, k, eps=1e-6):
     """A_i = k (q_i - [(1 - w) v_-i + w mean of the other groups' v]). Mean-loss scale. k = 1 is jspo.
 

@@ -6,8 +6,15 @@ from maxpo_bench.estimators.contract import any_k, estimator
 from maxpo_bench.estimators.order_statistics import others_below
 
 
-@estimator(objective="sum to K of J_j/j", unbiased=True, centred=False, cost="N", valid_k=any_k, rewards="binary",
-           source="arXiv:2602.02710, the authors' repository")
+@estimator(
+    objective="sum to K of J_j/j",
+    unbiased=True,
+    centred=False,
+    cost="N",
+    valid_k=any_k,
+    rewards="binary",
+    source="arXiv:2602.02710, the authors' repository",
+)
 def maclaurin(rewards, k):
     """A = 1 for a success, - sum over j = 2..k of C(f-1, j-1) / C(N-1, j-1) for a failure, f the failures. Binary rewards.
 

@@ -6,8 +6,15 @@ from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.estimators.order_statistics import centre
 
 
-@estimator(objective="sum J_K/K", unbiased_on="binary", scale=lambda n, k: 1.0, centred=True, cost="N",
-           rewards="non-negative", source="arXiv:2602.02710")
+@estimator(
+    objective="sum J_K/K",
+    unbiased_on="binary",
+    scale=lambda n, k: 1.0,
+    centred=True,
+    cost="N",
+    rewards="non-negative",
+    source="arXiv:2602.02710",
+)
 def maxrl(rewards):
     """A_i = (r_i - mean) / mean, zeros where mean = 0; rewards >= 0. Mean-loss scale. k is accepted and has no role.
 

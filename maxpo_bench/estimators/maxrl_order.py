@@ -4,8 +4,14 @@ from maxpo_bench.estimators.contract import below_n, estimator
 from maxpo_bench.estimators.order_statistics import gap_sums, summed_weights
 
 
-@estimator(objective="sum to K of J_j/j", unbiased=True, centred=True, cost="N log N", valid_k=below_n,
-           source="arXiv:2602.02710, centred form derived here")
+@estimator(
+    objective="sum to K of J_j/j",
+    unbiased=True,
+    centred=True,
+    cost="N log N",
+    valid_k=below_n,
+    source="arXiv:2602.02710, centred form derived here",
+)
 def maxrl_order(rewards, k):
     """A_i = sum over K = 1..k of maxpo_K / K, for any real rewards. Mean-loss scale. k = N-1 is tailrl.
 

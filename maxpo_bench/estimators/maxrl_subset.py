@@ -6,8 +6,15 @@ from maxpo_bench.estimators.contract import any_k, estimator
 from maxpo_bench.estimators.order_statistics import others_below
 
 
-@estimator(objective="sum to K of J_j/j", unbiased=True, centred=False, cost="N", valid_k=any_k, rewards="binary",
-           source="arXiv:2602.02710, the authors' repository")
+@estimator(
+    objective="sum to K of J_j/j",
+    unbiased=True,
+    centred=False,
+    cost="N",
+    valid_k=any_k,
+    rewards="binary",
+    source="arXiv:2602.02710, the authors' repository",
+)
 def maxrl_subset(rewards, k):
     """A = N w - 1 for a success, -1 for a failure, w = (1 - C(f, k) / C(N, k)) / c; c successes, f = N - c failures.
 

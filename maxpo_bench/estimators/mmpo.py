@@ -4,8 +4,14 @@ from maxpo_bench.estimators.contract import below_n, estimator
 from maxpo_bench.estimators.order_statistics import gap_sums, summed_weights
 
 
-@estimator(objective="sum to K of J_j", unbiased=True, centred=True, cost="N log N", valid_k=below_n,
-           source="arXiv:2608.02149, unbiased form derived here")
+@estimator(
+    objective="sum to K of J_j",
+    unbiased=True,
+    centred=True,
+    cost="N log N",
+    valid_k=below_n,
+    source="arXiv:2608.02149, unbiased form derived here",
+)
 def mmpo(rewards, k):
     """A_i = sum over K = 1..k of maxpo_K, for any real rewards. Mean-loss scale. The paper calls k T and uses 4.
 

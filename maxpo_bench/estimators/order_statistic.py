@@ -29,9 +29,14 @@ def weights_of(weights, k):
         return found
     name, _, size = weights.partition(":")
     try:
-        best = {"ReMax": lambda: (0, 1), "ReMin": lambda: (k - 1, k), "Median": lambda: ((k - 1) // 2, k // 2 + 1),
-                "TopM": lambda: (0, int(size)), "BotM": lambda: (k - int(size), k),
-                "LowerTailMean": lambda: (k - math.ceil(float(size) * k - 1e-9), k)}[name]()
+        best = {
+            "ReMax": lambda: (0, 1),
+            "ReMin": lambda: (k - 1, k),
+            "Median": lambda: ((k - 1) // 2, k // 2 + 1),
+            "TopM": lambda: (0, int(size)),
+            "BotM": lambda: (k - int(size), k),
+            "LowerTailMean": lambda: (k - math.ceil(float(size) * k - 1e-9), k),
+        }[name]()
     except (KeyError, ValueError):
         raise InputError(f"order_statistic: weights = {weights!r} is none of {PRESETS}") from None
     first, last = best

@@ -7,8 +7,7 @@ from maxpo_bench.estimators.order_statistics import include_sums
 from maxpo_bench.machine import numerics
 
 
-@estimator(objective="none", centred=True, cost="N log N", valid_k=below_n, rewards="binary",
-           source="arXiv:2508.10751 eq 11-15")
+@estimator(objective="none", centred=True, cost="N log N", valid_k=below_n, rewards="binary", source="arXiv:2508.10751 eq 11-15")
 def passk_training(rewards, k):
     """A_i = (q_i - v) / sqrt(v (1-v)) for rewards that are 0 or 1; zeros where v is 0 or 1. Raises on other rewards.
 

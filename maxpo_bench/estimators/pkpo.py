@@ -4,8 +4,7 @@ from maxpo_bench.estimators.contract import any_k, estimator
 from maxpo_bench.estimators.order_statistics import added_value, centre
 
 
-@estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=any_k,
-           source="arXiv:2505.15201 eq 33-34")
+@estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=any_k, source="arXiv:2505.15201 eq 33-34")
 def pkpo(rewards, k):
     """A_i = k D_i = k (q_i - u_i) >= 0, u_i the mean max of the (k-1)-subsets without i; k = 1 falls back to rloo.
 

@@ -4,8 +4,7 @@ from maxpo_bench.estimators.contract import below_n, estimator
 from maxpo_bench.estimators.order_statistics import value_and_leave_one_out
 
 
-@estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n,
-           source="arXiv:2505.15201 eq 29")
+@estimator(objective="J_K", unbiased=True, centred=False, cost="N log N", valid_k=below_n, source="arXiv:2505.15201 eq 29")
 def pkpo_loo(rewards, k):
     """A_i = N [(k/N) q_i - (k/(N-1)) v_-i]; the paper's sum scale times N.
 

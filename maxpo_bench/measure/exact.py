@@ -90,13 +90,18 @@ def return_plan(prob, next_state, reward, done, start, horizon, max_pairs=200_00
         sums, which = numerics.unique(total[~ends])
         pairs, where = numerics.unique(target[~ends] * len(sums) + which)
         if len(pairs) > max_pairs:
-            raise InputError(f"exact reference: {len(pairs)} pairs (state, reward so far) at step {t + 1}, "
-                             f"limit {max_pairs}")
-        steps.append({
-            "pair": pair, "row": state * num_actions + action, "prob": prob[state, action, outcome].astype(np.float64),
-            "stays": np.flatnonzero(~ends), "target": where.reshape(-1), "num_pairs": len(pairs),
-            "ends": np.flatnonzero(ends),
-        })
+            raise InputError(f"exact reference: {len(pairs)} pairs (state, reward so far) at step {t + 1}, limit {max_pairs}")
+        steps.append(
+            {
+                "pair": pair,
+                "row": state * num_actions + action,
+                "prob": prob[state, action, outcome].astype(np.float64),
+                "stays": np.flatnonzero(~ends),
+                "target": where.reshape(-1),
+                "num_pairs": len(pairs),
+                "ends": np.flatnonzero(ends),
+            }
+        )
         end_totals.append(total[ends])
         if len(pairs) == 0:
             break

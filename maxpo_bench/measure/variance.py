@@ -27,10 +27,10 @@ from maxpo_bench.machine import numerics
 from maxpo_bench.measure.gradient_sums import Sums
 from maxpo_bench.training.streams import generator
 
-HELD_NUMBERS = 2**25                  # scores, or their Gram matrices, held at once, as numbers: bounds the memory
-MOST_NUMBERS = 2**29                  # scores of one batch, as numbers; more: by parts of the parameters, see _gram_factor
-MIN_INFORMATIVE = 10                  # groups with unequal rewards; fewer: no interval, said in words
-MIN_BATCHES = 3                       # of an estimator that looks across groups; fewer: no interval, said in words
+HELD_NUMBERS = 2**25  # scores, or their Gram matrices, held at once, as numbers: bounds the memory
+MOST_NUMBERS = 2**29  # scores of one batch, as numbers; more: by parts of the parameters, see _gram_factor
+MIN_INFORMATIVE = 10  # groups with unequal rewards; fewer: no interval, said in words
+MIN_BATCHES = 3  # of an estimator that looks across groups; fewer: no interval, said in words
 
 
 @torch.no_grad()
@@ -62,9 +62,15 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
     sums.close()
     seen = torch.cat(rewards_seen)  # [M, N]
     num_parameters = sum(p.numel() for p in policy.parameters()) if problem.row_wise else scores.shape[-1]
-    about = {"k": k, "group_size": n, "num_groups": len(seen), "num_samples": seen.numel(),
-             "num_informative": int((seen.amax(-1) > seen.amin(-1)).sum()), "num_parameters": num_parameters,
-             "mean_reward": seen.mean().item()}
+    about = {
+        "k": k,
+        "group_size": n,
+        "num_groups": len(seen),
+        "num_samples": seen.numel(),
+        "num_informative": int((seen.amax(-1) > seen.amin(-1)).sum()),
+        "num_parameters": num_parameters,
+        "mean_reward": seen.mean().item(),
+    }
     noise = generator(task.name, 0, f"variance {purpose} bootstrap")
     rows = _rows(chosen, reasons, about, sums, noise)
     return [rows[name] for name in sorted(rows)]
@@ -174,8 +180,7 @@ def _rows(chosen, reasons, about, sums, noise):
         products, (ratios, intervals) = sums.product_with_leader(), sums.ratios(square, trace, noise)
     if references is not None:
         bias, bias_margin = sums.mean_squared(shifted=True)
-    rows = {name: {"estimator": name, **about, "objective": get(name).objective}
-            for name in reasons if name not in chosen}
+    rows = {name: {"estimator": name, **about, "objective": get(name).objective} for name in reasons if name not in chosen}
     for e, name in enumerate(chosen):
         estimator = get(name)
         row = rows[name] = {"estimator": name, **about, "objective": estimator.objective}
@@ -196,8 +201,10 @@ def _rows(chosen, reasons, about, sums, noise):
                 row["cosine"] = _cosine(sums.total[e] / sums.num_groups @ target, square[e] * target.square().sum())
             length = references[e].norm().item()
             if length > 0 and not reason:
-                row |= {column: math.sqrt(max(0.0, (bias[e] + shift * bias_margin[e]).item())) / length
-                        for column, shift in (("bias", 0), ("bias_low", -1), ("bias_high", 1))}
+                row |= {
+                    column: math.sqrt(max(0.0, (bias[e] + shift * bias_margin[e]).item())) / length
+                    for column, shift in (("bias", 0), ("bias_low", -1), ("bias_high", 1))
+                }
         same = estimator.unbiased and (estimator.objective == "J_K" or k == 1 and estimator.objective == "J_1")
         if same and leader is not None and trace[leader] > 0:
             row["ratio_to_maxpo"] = ratios[e]

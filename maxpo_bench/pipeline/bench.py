@@ -167,14 +167,22 @@ def judge(case, base, head, threshold, num_bursts=NUM_BURSTS):
 def worktree(root, revision):
     """The files of a revision in a temporary git worktree, removed at the end."""
     git = ["git", "-C", str(root)]
-    known = subprocess.run([*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
-                           capture_output=True, text=True, check=False)
+    known = subprocess.run(
+        [*git, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if known.returncode:
         raise InputError(f"--against {revision}: git knows no such revision here")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "base"
-        added = subprocess.run([*git, "worktree", "add", "--detach", "--quiet", str(folder), known.stdout.strip()],
-                               capture_output=True, text=True, check=False)
+        added = subprocess.run(
+            [*git, "worktree", "add", "--detach", "--quiet", str(folder), known.stdout.strip()],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if added.returncode:
             raise Fault(f"git worktree: {added.stderr.strip()}")
         try:
@@ -191,7 +199,11 @@ def serving(folder):
     script = Path(bench_cases.__file__).resolve()
     process = subprocess.Popen(
         [sys.executable, "-P", script],  # -P: the script's folder, with its statistics.py, is no place to import from
-        cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
 
     def read():

@@ -218,7 +218,7 @@ def _write_results(folder, task, known, jobs, parts, base, clock):
             if seed in seeds[:KEPT_SEEDS]:
                 for when in ("initial", "middle", "final"):
                     own = f"{when}/{s}/"
-                    kept |= {f"{seed}/{when}/{key[len(own):]}": tensor for key, tensor in tensors.items() if key.startswith(own)}
+                    kept |= {f"{seed}/{when}/{key[len(own) :]}": tensor for key, tensor in tensors.items() if key.startswith(own)}
     if kept:
         files.save_tensors(folder / CHECKPOINTS, kept)
     first = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")

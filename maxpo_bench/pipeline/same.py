@@ -103,9 +103,7 @@ def _questions(metric, cells):
     means = {t: _mean_over_estimators(pairs) for t, pairs in of_task.items()}
     whole = {t: difference(*pair) for t, pair in means.items() if len(pair[0]) >= MIN_PUBLISHED and set(pair[0]) & set(pair[1])}
     whole_p = dict(zip(whole, _p_values(whole.values()), strict=True))
-    yield from (
-        (f"{t} over {len(of_task[t])} estimators", metric, whole_p[t], whole[t]) for t in whole if len(of_task[t]) > 1
-    )
+    yield from ((f"{t} over {len(of_task[t])} estimators", metric, whole_p[t], whole[t]) for t in whole if len(of_task[t]) > 1)
     if len(whole) > 1:
         yield f"all over {len(whole)} tasks", metric, *_stouffer([(whole_p[t], whole[t][0]) for t in whole])
 

@@ -36,9 +36,7 @@ def from_config(model, num_tokens, pad_id, eos_id, context, seed):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def sample_groups(
-    model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature=1.0, stopped=None
-) -> Completions:
+def sample_groups(model, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature=1.0, stopped=None) -> Completions:
     """Draw N completions for each of G prompts.
 
     prompt_tokens, prompt_mask: [G, P], left-padded. uniforms: [G, N, T] in [0, 1), one per token: a token is the

@@ -190,9 +190,11 @@ class Gymnasium(Problem):
         where = places + times * (num_rows * (num_seeds - 1)) + first_row
         episodes = where - times * (num_rows * num_seeds)
         return {
-            "observations": gather(inputs.reshape(-1, self.width), where), "where": where,
+            "observations": gather(inputs.reshape(-1, self.width), where),
+            "where": where,
             "actions": gather(actions.reshape(-1, *actions.shape[2:]), where),
-            "episodes": torch.from_numpy(episodes), "valid": torch.from_numpy(valid).float(),
+            "episodes": torch.from_numpy(episodes),
+            "valid": torch.from_numpy(valid).float(),
             "lengths": torch.from_numpy(lengths),
         }
 

@@ -44,10 +44,7 @@ def transitions(env, where=""):
     """
     name = f"{where}env.id: {env.spec.id if env.spec else type(env.unwrapped).__name__}"
     if not isinstance(env.action_space, gymnasium.spaces.Discrete):
-        raise InputError(
-            f"{name} has action space {env.action_space}; kind tabular needs discrete actions, "
-            "use kind: gymnasium"
-        )
+        raise InputError(f"{name} has action space {env.action_space}; kind tabular needs discrete actions, use kind: gymnasium")
     table = getattr(env.unwrapped, "P", None)
     if not isinstance(table, dict) or not isinstance(env.observation_space, gymnasium.spaces.Discrete):
         raise InputError(f"{name} publishes no transition table (env.unwrapped.P); use kind: gymnasium")
@@ -187,8 +184,11 @@ class Tabular(Problem):
         rewards = self.walker.reward.index_select(0, edges)  # [L]
         num_episodes = num_seeds * num_groups * num_members
         batch = {
-            "shape": (num_seeds, num_groups, num_members), "starts": starts, "log_probs": log_probs,
-            "pairs": self.walker.pair.index_select(0, edges), "episodes": episodes,
+            "shape": (num_seeds, num_groups, num_members),
+            "starts": starts,
+            "log_probs": log_probs,
+            "pairs": self.walker.pair.index_select(0, edges),
+            "episodes": episodes,
             "returns": rewards.new_zeros(num_episodes).index_add_(0, episodes, rewards).view(num_seeds, num_groups, -1),
         }
         if self.outcome.type == "final":

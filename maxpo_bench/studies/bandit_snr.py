@@ -61,9 +61,20 @@ def run():
                     advantages = get(name)(values[torch.as_tensor(picks)], k=k, score_norms=norms)
                     g = torch.einsum("bgn,bgna->bga", advantages, scores).flatten(0, 1).numpy() / N
                     snr, error = signal_to_noise(g)
-                    rows.append({"rewards": kind, "arms": arms, "k": k, "estimator": name, "snr": snr,
-                                 "low": snr - 1.96 * error, "high": snr + 1.96 * error, "group_size": N,
-                                 "num_groups": NUM_GROUPS, "exact_gradient_norm": logits.grad.norm().item()})
+                    rows.append(
+                        {
+                            "rewards": kind,
+                            "arms": arms,
+                            "k": k,
+                            "estimator": name,
+                            "snr": snr,
+                            "low": snr - 1.96 * error,
+                            "high": snr + 1.96 * error,
+                            "group_size": N,
+                            "num_groups": NUM_GROUPS,
+                            "exact_gradient_norm": logits.grad.norm().item(),
+                        }
+                    )
     return pd.DataFrame(rows)
 
 
@@ -72,12 +83,14 @@ def caption(data):
     gain = wide["snr"]["maxpo"] / wide["snr"]["pkpo"]
     above = int((wide["low"]["maxpo"] > wide["high"]["pkpo"]).sum())  # intervals apart: strict, the samples are the same
     below = int((wide["high"]["maxpo"] < wide["low"]["pkpo"]).sum())
-    text = (f"||E g||^2 / tr Cov of one group's gradient, uniform policy, N = {N}, M = {NUM_GROUPS:,} groups a point, "
-            "one seed, 95% jackknife intervals; the settings of arXiv:2606.06096. Each estimator against its own mean: "
-            "rloo, grpo and tailrl do not aim at J_K. At K > 1 maxpo has "
-            f"{gain.min():.2f} to {gain.max():.2f} times the ratio of pkpo (point estimates): higher in "
-            f"{(gain > 1).sum()} of {len(gain)} settings, in {above} with the two intervals apart; lower in "
-            f"{(gain < 1).sum()}, in {below} with the intervals apart")
+    text = (
+        f"||E g||^2 / tr Cov of one group's gradient, uniform policy, N = {N}, M = {NUM_GROUPS:,} groups a point, "
+        "one seed, 95% jackknife intervals; the settings of arXiv:2606.06096. Each estimator against its own mean: "
+        "rloo, grpo and tailrl do not aim at J_K. At K > 1 maxpo has "
+        f"{gain.min():.2f} to {gain.max():.2f} times the ratio of pkpo (point estimates): higher in "
+        f"{(gain > 1).sum()} of {len(gain)} settings, in {above} with the two intervals apart; lower in "
+        f"{(gain < 1).sum()}, in {below} with the intervals apart"
+    )
     return text + (", which contradicts that L2O always reduces variance." if below else ".")
 
 
@@ -92,8 +105,7 @@ def figure(data):
             for name in ESTIMATORS:
                 rows = panel[panel["estimator"] == name]
                 bars = np.array([rows["snr"] - rows["low"], rows["high"] - rows["snr"]])
-                ax.errorbar(rows["k"], rows["snr"], yerr=bars, elinewidth=0.6, label=name,
-                            **style.line_style(name, ESTIMATORS))
+                ax.errorbar(rows["k"], rows["snr"], yerr=bars, elinewidth=0.6, label=name, **style.line_style(name, ESTIMATORS))
             ax.set(yscale="log", title=f"{kind}, {arms} arms")
             ax.set_xticks(KS)
             style.plain_log_ticks(ax.yaxis, *ax.get_ylim(), most=5)

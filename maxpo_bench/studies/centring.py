@@ -37,18 +37,30 @@ def run():
                 continue
             mean = np.where(np.abs(mean) < 1e-12, 0.0, mean)  # rounding
             found = dict(zip(("q025", "q25", "q50", "q75", "q975"), np.quantile(mean, QUANTILES), strict=True))
-            rows.append({"estimator": name, "kind": kind, "k": k, "group_size": N, "num_groups": NUM_GROUPS,
-                         "mean": mean.mean(), **found, "largest": np.abs(mean).max(),
-                         "centred": bool((mean == 0).all())})
+            rows.append(
+                {
+                    "estimator": name,
+                    "kind": kind,
+                    "k": k,
+                    "group_size": N,
+                    "num_groups": NUM_GROUPS,
+                    "mean": mean.mean(),
+                    **found,
+                    "largest": np.abs(mean).max(),
+                    "centred": bool((mean == 0).all()),
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def caption(data):
     centred = data.groupby("estimator")["centred"].all()
-    return (f"Mean advantage of a group, (1/N) sum of A_i, over M = {NUM_GROUPS} groups at N = {N}, K = {K} (best_gap: "
-            "K = N), one seed: median, half and 95% of the groups (spread of groups, not of an estimate). Exactly "
-            f"centred (below 1e-12 in every group): {', '.join(centred[centred].index)}. A mean that is not zero does "
-            "not bias the expected gradient by itself; pkpo's is never negative.")
+    return (
+        f"Mean advantage of a group, (1/N) sum of A_i, over M = {NUM_GROUPS} groups at N = {N}, K = {K} (best_gap: "
+        "K = N), one seed: median, half and 95% of the groups (spread of groups, not of an estimate). Exactly "
+        f"centred (below 1e-12 in every group): {', '.join(centred[centred].index)}. A mean that is not zero does "
+        "not bias the expected gradient by itself; pkpo's is never negative."
+    )
 
 
 def figure(data):

@@ -105,7 +105,10 @@ def measure(name, function, n, total=TOTAL):
     batches = [draw(name, num_groups, n, seed) for seed in range(8)]
     k = K if not hasattr(function, "valid_k") or K in function.valid_k(n) else n
     return {
-        "estimator": name, "group_size": n, "num_groups": num_groups, "k": k,
+        "estimator": name,
+        "group_size": n,
+        "num_groups": num_groups,
+        "k": k,
         "time_us_per_group": best_time(lambda rewards: function(rewards, k=k), batches) / num_groups * 1e6,
         "peak_memory_per_input": peak_memory(lambda: function(batches[0], k=k)) / batches[0].nbytes,
     }
@@ -122,8 +125,9 @@ def run():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return pd.DataFrame([measure(name, function, n) for name, function in contenders().items()
-                             for n in SLOW_SIZES.get(name, SIZES)])
+        return pd.DataFrame(
+            [measure(name, function, n) for name, function in contenders().items() for n in SLOW_SIZES.get(name, SIZES)]
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -133,8 +137,9 @@ def figure(data):
     from maxpo_bench.studies.style import line_style, new_figure
 
     fig, (left, right) = new_figure("full", 3.4, cols=2)
-    shown = [name for name in data["estimator"].unique()
-             if name in ("maxpo", "pkpo", "rloo", "grpo", "tailrl", "rs_grpo", *SLOW_SIZES)]
+    shown = [
+        name for name in data["estimator"].unique() if name in ("maxpo", "pkpo", "rloo", "grpo", "tailrl", "rs_grpo", *SLOW_SIZES)
+    ]
     for name in shown:
         rows = data[data["estimator"] == name]
         for ax, column in ((left, "time_us_per_group"), (right, "peak_memory_per_input")):

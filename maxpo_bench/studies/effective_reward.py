@@ -41,18 +41,22 @@ def run():
             continue
         size = math.sqrt(advantages.square().mean().item())
         columns = rewards[0].tolist(), advantages.tolist(), (advantages / size).tolist()
-        rows += [{"estimator": name, "k": k, "reward": r, "advantage": a, "scaled": s, "rewards": kind}
-                 for r, a, s in zip(*columns, strict=True)]
+        rows += [
+            {"estimator": name, "k": k, "reward": r, "advantage": a, "scaled": s, "rewards": kind}
+            for r, a, s in zip(*columns, strict=True)
+        ]
     return pd.DataFrame(rows)
 
 
 def caption(data):
     others = data[data["rewards"] != data["rewards"].iloc[0]].groupby("rewards")["estimator"].unique()
     listed = "; ".join(f"{kind} for {', '.join(found)}" for kind, found in others.items())
-    return (f"Advantages of one group of N = {N} rewards at K = {K} (best_gap: K = N), each panel scaled to a root "
-            f"mean square of 1, uniform rewards on [-.5, .5] ({listed}); fitted_blend saw 7 other such groups. One "
-            "draw, one seed: the function itself, so no interval. The setting of figure 5 of arXiv:2505.15201. Above "
-            "the line pushes a sample up, below pushes it down; pkpo pushes nothing down.")
+    return (
+        f"Advantages of one group of N = {N} rewards at K = {K} (best_gap: K = N), each panel scaled to a root "
+        f"mean square of 1, uniform rewards on [-.5, .5] ({listed}); fitted_blend saw 7 other such groups. One "
+        "draw, one seed: the function itself, so no interval. The setting of figure 5 of arXiv:2505.15201. Above "
+        "the line pushes a sample up, below pushes it down; pkpo pushes nothing down."
+    )
 
 
 def figure(data):
@@ -68,7 +72,7 @@ def figure(data):
         ax.axhline(0, color=style.GREY, linewidth=0.7)
         ax.plot(rows["reward"], rows["scaled"], **look)
         ax.set_title(name, color=look["color"])
-    for ax in axes.flat[len(names):]:
+    for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     fig.supxlabel("reward [1]", fontsize=8)
     fig.supylabel("advantage / root mean square [1]", fontsize=8)

@@ -89,25 +89,39 @@ def run():
         reached = np.flatnonzero(escaped * 2 >= NUM_SEEDS)
         for step in range(0, STEPS + 1, EVERY):
             low, high = wilson(escaped[step], NUM_SEEDS)
-            rows.append({"estimator": name, "k": k, "step": step, "escaped": escaped[step] / NUM_SEEDS, "low": low,
-                         "high": high, "best_arm_probability": path[step].mean(),
-                         "median_step": reached[0] if len(reached) else np.nan, "num_seeds": NUM_SEEDS})
+            rows.append(
+                {
+                    "estimator": name,
+                    "k": k,
+                    "step": step,
+                    "escaped": escaped[step] / NUM_SEEDS,
+                    "low": low,
+                    "high": high,
+                    "best_arm_probability": path[step].mean(),
+                    "median_step": reached[0] if len(reached) else np.nan,
+                    "num_seeds": NUM_SEEDS,
+                }
+            )
     return pd.DataFrame(rows)
 
 
 def caption(data):
     last = data[data["step"] == data["step"].max()].sort_values("escaped", ascending=False, kind="stable")
     listed = ", ".join(f"{row.estimator} {row.escaped:.0%}" for row in last.itertuples())
-    text = (f"Share of {NUM_SEEDS} seeds (the same noise for all estimators) in which the best of {ARMS} arms has come "
-            f"to probability above 1/2, started with .9 on an arm worth .6; N = {N}, {GROUPS} groups a step, K = {K} "
-            f"(best_gap: K = N), Adam {LEARNING_RATE:g}; bars: 95% Wilson intervals at the last step. After {STEPS} "
-            f"steps: {listed}. The setting of arXiv:2509.24261.")
+    text = (
+        f"Share of {NUM_SEEDS} seeds (the same noise for all estimators) in which the best of {ARMS} arms has come "
+        f"to probability above 1/2, started with .9 on an arm worth .6; N = {N}, {GROUPS} groups a step, K = {K} "
+        f"(best_gap: K = N), Adam {LEARNING_RATE:g}; bars: 95% Wilson intervals at the last step. After {STEPS} "
+        f"steps: {listed}. The setting of arXiv:2509.24261."
+    )
     by_name = last.set_index("estimator")
     if "rs_grpo" in by_name.index and by_name["high"]["rs_grpo"] < 0.5:
-        text += (" This contradicts the published escape of the risk-seeking objective, at the default beta = 2 and "
-                 "this learning rate")
-        more = [name for name in by_name.index
-                if name.startswith("rs_grpo, ") and by_name["low"][name] > by_name["high"]["rs_grpo"]]
+        text += (
+            " This contradicts the published escape of the risk-seeking objective, at the default beta = 2 and this learning rate"
+        )
+        more = [
+            name for name in by_name.index if name.startswith("rs_grpo, ") and by_name["low"][name] > by_name["high"]["rs_grpo"]
+        ]
         text += f"; it escapes more often, its interval above the default's, as {'; '.join(more)}." if more else "."
     return text
 

@@ -7,7 +7,6 @@ SIZES = (2, 4, 8, 16, 64)
 CHANCES = np.arange(1, 100) / 100
 
 
-
 def mixed(p, n):
     """Chance that n samples of success probability p are neither all right nor all wrong."""
     return 1 - (1 - p) ** n - p**n
@@ -26,18 +25,30 @@ def run():
     """
     import pandas as pd
 
-    return pd.DataFrame([
-        {"group_size": n, "success_probability": p, "bias": conditional_mean(p, n) - p, "chance_mixed": mixed(p, n),
-         "gradient_factor": 1 / mixed(p, n)} for n in SIZES for p in CHANCES])
+    return pd.DataFrame(
+        [
+            {
+                "group_size": n,
+                "success_probability": p,
+                "bias": conditional_mean(p, n) - p,
+                "chance_mixed": mixed(p, n),
+                "gradient_factor": 1 / mixed(p, n),
+            }
+            for n in SIZES
+            for p in CHANCES
+        ]
+    )
 
 
 def caption(data):
     rows = data[data["group_size"] == 8].set_index("success_probability")
     listed = ", ".join(f"p = {p:g}: {rows['bias'].loc[p]:+.3f}" for p in (0.01, 0.1, 0.25, 0.5, 0.9))
-    return (f"Closed form, no sampling, so no interval. Among the mixed groups alone the mean is off by (N = 8) {listed}: too high "
-            "on hard prompts, too low on easy ones, the figure of arXiv:2601.08521. That is a bias of the mean, not of the "
-            "gradient: over all groups, flat ones counted, rloo's E[g] is exactly grad J, and over mixed groups alone it is grad J "
-            "over the chance of a mixed group (right): another size, the same direction, prompt by prompt.")
+    return (
+        f"Closed form, no sampling, so no interval. Among the mixed groups alone the mean is off by (N = 8) {listed}: too high "
+        "on hard prompts, too low on easy ones, the figure of arXiv:2601.08521. That is a bias of the mean, not of the "
+        "gradient: over all groups, flat ones counted, rloo's E[g] is exactly grad J, and over mixed groups alone it is grad J "
+        "over the chance of a mixed group (right): another size, the same direction, prompt by prompt."
+    )
 
 
 def figure(data):

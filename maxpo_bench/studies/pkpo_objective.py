@@ -52,8 +52,10 @@ def run():
     rows = []
     for k in KS:
         values, gradients = objective(THETAS, k)
-        rows += [{"k": k, "theta": t, "value": v, "gradient": g, "kind": "curve"}
-                 for t, v, g in zip(THETAS, values, gradients, strict=True)]
+        rows += [
+            {"k": k, "theta": t, "value": v, "gradient": g, "kind": "curve"}
+            for t, v, g in zip(THETAS, values, gradients, strict=True)
+        ]
         theta, value = maximiser(k)
         rows.append({"k": k, "theta": theta, "value": value, "gradient": 0.0, "kind": "maximiser"})
         value, gradient = objective(1.0, k)
@@ -64,8 +66,10 @@ def run():
 def caption(data):
     best = data[data["kind"] == "maximiser"]
     listed = ", ".join(f"K = {row.k}: {row.theta:.4f} (J = {row.value:.4f})" for row in best.itertuples())
-    return (f"J_K and dJ_K/dtheta of x ~ N(theta, 0.1) with reward x^2 on [0, 1] and 0 elsewhere, by quadrature: no "
-            f"sampling, so no interval. Dots: maximisers, {listed}. The setting of figure 1 of arXiv:2505.15201.")
+    return (
+        f"J_K and dJ_K/dtheta of x ~ N(theta, 0.1) with reward x^2 on [0, 1] and 0 elsewhere, by quadrature: no "
+        f"sampling, so no interval. Dots: maximisers, {listed}. The setting of figure 1 of arXiv:2505.15201."
+    )
 
 
 def figure(data):

@@ -57,9 +57,19 @@ def run():
             squares = (g - g.mean()).square()
             variance = squares.sum().item() / (len(g) - 1)
             error = math.sqrt((squares.var() / len(g)).item())
-            rows.append({"estimator": name, "group_size": n, "k": K, "theta": THETA, "mean": g.mean().item(),
-                         "variance": variance, "low": variance - 1.96 * error, "high": variance + 1.96 * error,
-                         "num_estimates": len(g)})
+            rows.append(
+                {
+                    "estimator": name,
+                    "group_size": n,
+                    "k": K,
+                    "theta": THETA,
+                    "mean": g.mean().item(),
+                    "variance": variance,
+                    "low": variance - 1.96 * error,
+                    "high": variance + 1.96 * error,
+                    "num_estimates": len(g),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -68,15 +78,18 @@ def caption(data):
     ratio = wide["variance"]["maxpo"] / wide["variance"]["pkpo"]
     more = int((wide["low"]["maxpo"] > wide["high"]["pkpo"]).sum())  # intervals apart: strict, the samples are the same
     less = int((wide["high"]["maxpo"] < wide["low"]["pkpo"]).sum())
-    text = (f"Variance of {NUM_ESTIMATES:,} gradient estimates a point (one seed; bars: 95% interval of a variance) at "
-            f"K = {K}, theta = {THETA:g}, the setting of figure 4 of arXiv:2505.15201; all are unbiased. "
-            "baseline_blend has the bootstrap weight (N-K)/(N-1); fitted_blend is fitted on batches of "
-            f"{BATCH} groups with their score norms. maxpo has {ratio.min():.2f} to {ratio.max():.2f} times "
-            f"the variance of pkpo (loo-1): with the two intervals apart, more at {more} and less at {less} of the "
-            f"{len(ratio)} group sizes")
+    text = (
+        f"Variance of {NUM_ESTIMATES:,} gradient estimates a point (one seed; bars: 95% interval of a variance) at "
+        f"K = {K}, theta = {THETA:g}, the setting of figure 4 of arXiv:2505.15201; all are unbiased. "
+        "baseline_blend has the bootstrap weight (N-K)/(N-1); fitted_blend is fitted on batches of "
+        f"{BATCH} groups with their score norms. maxpo has {ratio.min():.2f} to {ratio.max():.2f} times "
+        f"the variance of pkpo (loo-1): with the two intervals apart, more at {more} and less at {less} of the "
+        f"{len(ratio)} group sizes"
+    )
     if more:
-        return text + ("; this contradicts the claim that the leave-two-out baseline reduces variance, in this policy of "
-                       "one parameter.")
+        return text + (
+            "; this contradicts the claim that the leave-two-out baseline reduces variance, in this policy of one parameter."
+        )
     return text + ("; the leave-two-out baseline reduces variance here, as claimed." if less else ".")
 
 
@@ -89,8 +102,7 @@ def figure(data):
     for name, rows in data.groupby("estimator", sort=False):
         look = style.line_style(name, names)
         bars = [rows["variance"] - rows["low"], rows["high"] - rows["variance"]]
-        ax.errorbar(rows["group_size"], rows["variance"], yerr=np.array(bars), elinewidth=0.6,
-                    label=LABELS.get(name, name), **look)
+        ax.errorbar(rows["group_size"], rows["variance"], yerr=np.array(bars), elinewidth=0.6, label=LABELS.get(name, name), **look)
     ax.set(xscale="log", yscale="log", xlabel="group size N [samples]", ylabel="variance of the gradient [(reward per unit of x)²]")
     ax.set_xticks(SIZES, [str(n) for n in SIZES])
     ax.minorticks_off()

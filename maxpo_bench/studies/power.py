@@ -120,6 +120,7 @@ def verdict_rates(spread, num_seeds, truth, margin=MARGIN):
     half, error = half_width(spread, num_seeds) * seen, spread / math.sqrt(num_seeds)
     inside = np.maximum(margin - half, 0.0)  # a mean nearer to 0 than this: equivalent
     beyond = np.maximum(half, margin - half)  # and farther than this: supported or contradicted
+
     def below(bound):
         return stats.norm.cdf((bound - truth) / error)
 

@@ -34,8 +34,15 @@ def figure(data):
     for ax, column, title in ((axes[0], "bias_j1", "towards J_1, the mean"), (axes[1], "bias_jk", "towards J_K, the best of K")):
         for y, (name, bias) in enumerate(zip(rows["estimator"], rows[column], strict=True)):
             ax.plot([0, bias], [y, y], color=palette[name], linewidth=0.8)
-            ax.plot(bias, y, marks[name], color=palette[name] if bias == 0 else "white", markeredgecolor=palette[name],
-                    clip_on=False, zorder=4)
+            ax.plot(
+                bias,
+                y,
+                marks[name],
+                color=palette[name] if bias == 0 else "white",
+                markeredgecolor=palette[name],
+                clip_on=False,
+                zorder=4,
+            )
         ax.axvline(0, color=style.GREY, linewidth=0.7)
         ax.set_title(title)
         ax.set_xscale("symlog", linthresh=1)  # mc_grpo is off by thousands

@@ -127,16 +127,19 @@ def caption(data):
     small, large = plain.index.min(), plain.index.max()
     middle = plain.index[plain["retained"] < 0.5]
     better = int((focal["retained_low"] > plain["retained_high"]).loc[middle].sum())
+
     def mass(column, n):
         return f"{plain[column].loc[n]:.3f}"
 
-    return (f"Means over M = {int(data['num_seeds'].iloc[0])} runs with seeds of their own, 95% intervals, "
-            f"{int(data['steps'].iloc[0]):,} steps at the published size: {NUM_ACTIONS:,} actions, {NUM_CORRECT:,} correct. Start: "
-            f"correct mass {start[0]:.2f}, the likeliest correct action {start[2]:.1e}. N = {small} learns little "
-            f"({mass('correct_mass', small)}) and keeps what it has (retained {mass('retained', small)}); N = {worst} reaches "
-            f"{mass('correct_mass', worst)} and retains {mass('retained', worst)}; N = {large} reaches "
-            f"{mass('correct_mass', large)} and retains {mass('retained', large)}. gamma = 1 retains more, the intervals apart, at "
-            f"{better} of the {len(middle)} sizes that retain less than half. The picture of appendix J of arXiv:2602.06717.")
+    return (
+        f"Means over M = {int(data['num_seeds'].iloc[0])} runs with seeds of their own, 95% intervals, "
+        f"{int(data['steps'].iloc[0]):,} steps at the published size: {NUM_ACTIONS:,} actions, {NUM_CORRECT:,} correct. Start: "
+        f"correct mass {start[0]:.2f}, the likeliest correct action {start[2]:.1e}. N = {small} learns little "
+        f"({mass('correct_mass', small)}) and keeps what it has (retained {mass('retained', small)}); N = {worst} reaches "
+        f"{mass('correct_mass', worst)} and retains {mass('retained', worst)}; N = {large} reaches "
+        f"{mass('correct_mass', large)} and retains {mass('retained', large)}. gamma = 1 retains more, the intervals apart, at "
+        f"{better} of the {len(middle)} sizes that retain less than half. The picture of appendix J of arXiv:2602.06717."
+    )
 
 
 def figure(data):

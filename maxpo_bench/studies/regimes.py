@@ -73,9 +73,9 @@ class Exact:
         self.others_but_one = binom.pmf(count[:-1], n - 2, p)
         u = 1 - comb(n - 1 - count, k - 1) / comb(n - 1, k - 1)
         without = 1 - comb(n - 1 - count, k) / comb(n - 1, k)
-        self.include = np.stack([u, np.ones(n)])    # q: pkpo_raw
-        self.without = np.stack([without] * 2)      # v_-i
-        self.added = np.stack([u - u, 1 - u])       # D = q - u: pkpo
+        self.include = np.stack([u, np.ones(n)])  # q: pkpo_raw
+        self.without = np.stack([without] * 2)  # v_-i
+        self.added = np.stack([u - u, 1 - u])  # D = q - u: pkpo
         self.control = np.stack([without - u] * 2)  # v_-i - u
         self.k, self.n = k, n
 
@@ -90,7 +90,7 @@ class Exact:
         other = 0.0
         for a in (0, 1):
             for b in (0, 1):
-                both = (self.others_but_one * f[a, b:b + self.n - 1] * h[b, a:a + self.n - 1]).sum()
+                both = (self.others_but_one * f[a, b : b + self.n - 1] * h[b, a : a + self.n - 1]).sum()
                 other += chance[a] * chance[b] * (a - self.p) * (b - self.p) * both
         return self.k**2 * (self.same(f, h) + (self.n - 1) / self.n * self.overlap * other)
 
@@ -140,12 +140,17 @@ def exact_rows(kinds, k, n):
     def blend(w):
         return mean(lambda kind: kind.blend(w))
 
-    top, bottom = (sum(kind.product(a(kind), kind.control) for kind in kinds)
-                   for a in (lambda kind: kind.added, lambda kind: kind.control))
-    return {"maxpo": blend(1.0), "pkpo": blend(0.0), "baseline_blend": blend((n - k) / (n - 1)),
-            "pkpo_raw": mean(lambda kind: kind.include),
-            "pkpo_loo": mean(lambda kind: kind.include - n / (n - 1) * kind.without),
-            "best constant w": blend(top / bottom)}, np.mean([kind.live() for kind in kinds])
+    top, bottom = (
+        sum(kind.product(a(kind), kind.control) for kind in kinds) for a in (lambda kind: kind.added, lambda kind: kind.control)
+    )
+    return {
+        "maxpo": blend(1.0),
+        "pkpo": blend(0.0),
+        "baseline_blend": blend((n - k) / (n - 1)),
+        "pkpo_raw": mean(lambda kind: kind.include),
+        "pkpo_loo": mean(lambda kind: kind.include - n / (n - 1) * kind.without),
+        "best constant w": blend(top / bottom),
+    }, np.mean([kind.live() for kind in kinds])
 
 
 def draw(name, p, n, num_batches, noise):
@@ -191,7 +196,7 @@ def sampled(name, p, k, n, kinds, noise):
     rewards, norms, scores = draw(name, p, n, NUM_BATCHES, noise)
     added, control = parts(rewards, k)
     fitted = weights(added, control, k, norms).numpy()  # [R, G]
-    found = np.mean([kind.blend_variance(fitted[:, i::len(kinds)]).mean(1) for i, kind in enumerate(kinds)], 0)
+    found = np.mean([kind.blend_variance(fitted[:, i :: len(kinds)]).mean(1) for i, kind in enumerate(kinds)], 0)
     if scores is not None:
         mean = torch.as_tensor(kinds[0].slope() * direction(name, p))  # E g
         near = get("baseline_blend")(rewards, k=k, w=kinds[0].fit_limit())
@@ -235,17 +240,45 @@ def regime(name, p, k, n):
     label = f"{name}, success {p:g}, K/N = {k}/{n}"
     noise = generator("regimes", 0, label)
     best = min(exact["maxpo"], exact["pkpo"])
-    about = {"regime": label, "geometry": name, "success_probability": p, "group_size": n, "k": k,
-             "k_over_n": f"{k}/{n}", "live": live}
-    rows = [{**about, "estimator": estimator, "ratio": value / exact["maxpo"], "low": np.nan, "high": np.nan,
-             "exact": True, "num_groups": 0, "to_best": value / best} for estimator, value in exact.items()]
+    about = {
+        "regime": label,
+        "geometry": name,
+        "success_probability": p,
+        "group_size": n,
+        "k": k,
+        "k_over_n": f"{k}/{n}",
+        "live": live,
+    }
+    rows = [
+        {
+            **about,
+            "estimator": estimator,
+            "ratio": value / exact["maxpo"],
+            "low": np.nan,
+            "high": np.nan,
+            "exact": True,
+            "num_groups": 0,
+            "to_best": value / best,
+        }
+        for estimator, value in exact.items()
+    ]
     values = sampled(name, p, k, n, kinds, noise)
     counts = noise.multinomial(NUM_BATCHES, np.full(NUM_BATCHES, 1 / NUM_BATCHES), size=1000)  # [resamples, R]
     low, high = np.quantile(counts @ values / NUM_BATCHES, [0.025, 0.975])
-    rows.append({**about, "estimator": "fitted_blend", "ratio": values.mean() / exact["maxpo"],
-                 "low": low / exact["maxpo"], "high": high / exact["maxpo"], "exact": False,
-                 "num_groups": NUM_BATCHES * GROUPS, "to_best": values.mean() / best,
-                 "to_best_low": low / best, "to_best_high": high / best})
+    rows.append(
+        {
+            **about,
+            "estimator": "fitted_blend",
+            "ratio": values.mean() / exact["maxpo"],
+            "low": low / exact["maxpo"],
+            "high": high / exact["maxpo"],
+            "exact": False,
+            "num_groups": NUM_BATCHES * GROUPS,
+            "to_best": values.mean() / best,
+            "to_best_low": low / best,
+            "to_best_high": high / best,
+        }
+    )
     return sorted(rows, key=lambda row: row["estimator"])
 
 
@@ -255,17 +288,19 @@ def caption(data):
     blend = data[data["estimator"] == "baseline_blend"]["to_best"]
     rows = data[data["estimator"] == "fitted_blend"].set_index("regime")
     num, won, lost = len(wide), int((wide["pkpo"] > 1 + 1e-9).sum()), int((wide["pkpo"] < 1 - 1e-9).sum())
-    return (f"{num} regimes of binary rewards; maxpo, pkpo, pkpo_raw, pkpo_loo and constant blends exactly, by enumeration of "
-            f"counts; fitted_blend: exactly given its weights, the weights from M = {NUM_BATCHES * GROUPS:,} groups in "
-            f"batches of {GROUPS} with their score norms, variance of the whole batch's gradient, one seed; the 95% bootstrap "
-            "intervals are in the CSV. Left: Var(maxpo)/Var(pkpo). Right: Var(fitted_blend) over the better of maxpo and pkpo. "
-            f"maxpo has less variance than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. "
-            f"At most 1.02 x the better of the two: fitted_blend in {(rows['to_best'] <= 1.02).sum()} of {len(rows)} regimes, "
-            f"baseline_blend at the bootstrap weight (N-K)/(N-1) in {(blend <= 1.02).sum()}; below 0.9 x in "
-            f"{(rows['to_best'] < 0.9).sum()} and {(blend < 0.9).sum()}; at worst {rows['to_best'].max():.2f} x "
-            f"({rows['to_best'].idxmax()}) and {blend.max():.2f} x. "
-            f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}. Grey: "
-            "prompts p and 1-p at these p are the mirrored rows above.")
+    return (
+        f"{num} regimes of binary rewards; maxpo, pkpo, pkpo_raw, pkpo_loo and constant blends exactly, by enumeration of "
+        f"counts; fitted_blend: exactly given its weights, the weights from M = {NUM_BATCHES * GROUPS:,} groups in "
+        f"batches of {GROUPS} with their score norms, variance of the whole batch's gradient, one seed; the 95% bootstrap "
+        "intervals are in the CSV. Left: Var(maxpo)/Var(pkpo). Right: Var(fitted_blend) over the better of maxpo and pkpo. "
+        f"maxpo has less variance than pkpo in {won} of {num} regimes and more in {lost}{_says(won, lost)}. "
+        f"At most 1.02 x the better of the two: fitted_blend in {(rows['to_best'] <= 1.02).sum()} of {len(rows)} regimes, "
+        f"baseline_blend at the bootstrap weight (N-K)/(N-1) in {(blend <= 1.02).sum()}; below 0.9 x in "
+        f"{(rows['to_best'] < 0.9).sum()} and {(blend < 0.9).sum()}; at worst {rows['to_best'].max():.2f} x "
+        f"({rows['to_best'].idxmax()}) and {blend.max():.2f} x. "
+        f"The best constant weight known in advance would be below 0.9 x in {(best < 0.9).sum()} of {len(best)}. Grey: "
+        "prompts p and 1-p at these p are the mirrored rows above."
+    )
 
 
 def _says(won, lost):
@@ -300,8 +335,12 @@ def figure(data):
             ax.tick_params(length=0)
             if name == next(iter(GEOMETRIES)):
                 ax.set_title(title, loc="center")
-        line[0].set_ylabel(name.replace(", prompts", ",\nprompts").replace(", failures", ",\nfailures")
-                           .replace(" of ", "\nof "), rotation=0, ha="right", va="center")
+        line[0].set_ylabel(
+            name.replace(", prompts", ",\nprompts").replace(", failures", ",\nfailures").replace(" of ", "\nof "),
+            rotation=0,
+            ha="right",
+            va="center",
+        )
     axes[-1][1].set_xlabel("K/N, both in samples")
     fig.supylabel("score geometry; ticks: success probability", fontsize=8)
     bar = fig.colorbar(image, ax=axes, location="bottom", fraction=0.025, aspect=40, pad=0.01, ticks=bounds)

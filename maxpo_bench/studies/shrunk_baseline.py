@@ -60,16 +60,37 @@ def run():
     for share in SHARES:
         for n in SIZES:
             about = {"share": share, "group_size": n}
-            rows += [{"baseline": name, "against": "mean of the group", **about, "groups": 0, "ratio": form(share, n),
-                      "low": np.nan, "high": np.nan, "exact": True, "num_groups": 0}
-                     for name, form in (("known moments", known), ("ebpo", ebpo))]
+            rows += [
+                {
+                    "baseline": name,
+                    "against": "mean of the group",
+                    **about,
+                    "groups": 0,
+                    "ratio": form(share, n),
+                    "low": np.nan,
+                    "high": np.nan,
+                    "exact": True,
+                    "num_groups": 0,
+                }
+                for name, form in (("known moments", known), ("ebpo", ebpo))
+            ]
             for num_groups in BATCHES:
                 own, plain = sampled(share, n, num_groups)
                 ratio = own.mean() / plain.mean()
                 margin = 1.96 * (own - ratio * plain).std() / plain.mean() / np.sqrt(len(own))
-                rows.append({"baseline": "jspo", "against": "mean of the others", **about, "groups": num_groups, "ratio": ratio,
-                             "low": ratio - margin, "high": ratio + margin, "exact": False,
-                             "num_groups": NUM_BATCHES * num_groups})
+                rows.append(
+                    {
+                        "baseline": "jspo",
+                        "against": "mean of the others",
+                        **about,
+                        "groups": num_groups,
+                        "ratio": ratio,
+                        "low": ratio - margin,
+                        "high": ratio + margin,
+                        "exact": False,
+                        "num_groups": NUM_BATCHES * num_groups,
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -78,13 +99,15 @@ def caption(data):
     shown = [f"share {share:g}: N > {reversal(share):.1f}" for share in sorted(set(data["share"])) if share > 0.5]
     jspo = data[data["baseline"] == "jspo"]
     lost = jspo[jspo["low"] > 1]
-    text = (f"Error of the baseline over that of the plain mean; share: part of a reward's variance that lies between prompts. "
-            f"EBPO exactly, in the limit of many steps: less than 1 wherever the share is at most a half; reversed in {len(worse)} "
-            f"of {(data['baseline'] == 'ebpo').sum()} points ({'; '.join(shown)}), which contradicts the claim of a smaller error "
-            "always: its variances are those of all rewards and of all group means, not within and between prompts. With those, "
-            "known, the ratio is below 1 everywhere. jspo: M = "
-            f"{jspo['num_groups'].min():,} to {jspo['num_groups'].max():,} groups a point, mean reward {MEAN}, one seed, 95% "
-            f"intervals over batches; above 1 with the interval in {len(lost)} of {len(jspo)} points")
+    text = (
+        f"Error of the baseline over that of the plain mean; share: part of a reward's variance that lies between prompts. "
+        f"EBPO exactly, in the limit of many steps: less than 1 wherever the share is at most a half; reversed in {len(worse)} "
+        f"of {(data['baseline'] == 'ebpo').sum()} points ({'; '.join(shown)}), which contradicts the claim of a smaller error "
+        "always: its variances are those of all rewards and of all group means, not within and between prompts. With those, "
+        "known, the ratio is below 1 everywhere. jspo: M = "
+        f"{jspo['num_groups'].min():,} to {jspo['num_groups'].max():,} groups a point, mean reward {MEAN}, one seed, 95% "
+        f"intervals over batches; above 1 with the interval in {len(lost)} of {len(jspo)} points"
+    )
     if not len(lost):
         return text + "."
     return text + f", with {lost['groups'].max()} groups in a batch or fewer, at worst {lost['ratio'].max():.1f} (never biased)."

@@ -14,6 +14,7 @@ def in_trl(function):
         side = {} if lengths is None else {"lengths": lengths.view(-1, num_generations)}
         side |= {} if score_norms is None else {"score_norms": score_norms.view(-1, num_generations)}
         return function(rewards.view(-1, num_generations), k=k, **known(function, side)).flatten()
+
     return flat
 
 
@@ -31,6 +32,7 @@ def in_verl(function):
         advantages[order] = result.to(advantages.dtype)
         advantages = advantages[:, None] * response_mask
         return advantages, advantages
+
     return outcome_advantage
 
 

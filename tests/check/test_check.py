@@ -126,11 +126,13 @@ def test_lengths_follow_the_samples():
 
     def in_groups(rewards, lengths):
         return rewards - (lengths * rewards).sum(-1, keepdim=True) / lengths.sum(-1, keepdim=True)
+
     assert check_estimator(in_groups).equals == "opo"
 
     def by_place(rewards, lengths):
         weight = torch.arange(1, rewards.shape[-1] + 1) * lengths
         return rewards - (weight * rewards).sum(-1, keepdim=True) / weight.sum(-1, keepdim=True)
+
     assert "permutation" in check_estimator(by_place).failed
 
 
@@ -138,6 +140,7 @@ def test_score_norms_follow_the_samples():
     def best_baseline(rewards, score_norms):
         weighted, total = (score_norms * rewards).sum(-1, keepdim=True), score_norms.sum(-1, keepdim=True)
         return rewards - (weighted - score_norms * rewards) / (total - score_norms)
+
     report = check_estimator(best_baseline)
     assert report.ok and report.equals == "optimal_baseline", str(report)
     assert "depend on the score norms" in report["score norms"].text
@@ -147,6 +150,7 @@ def test_tokens_of_a_response_with_different_advantages():
     def reward_to_go(token_level_rewards, response_mask, index):
         places = torch.arange(response_mask.shape[-1])
         return (token_level_rewards.sum(-1, keepdim=True) * 0.9**places * response_mask,) * 2
+
     report = check_estimator(reward_to_go)
     assert report["tokens"].status == "note" and "responses of one token" in report["tokens"].text
     assert report.equals == "reinforce"
@@ -158,6 +162,7 @@ def test_verl_function_that_ignores_index():
         n = int((index == index[0]).sum())
         advantages = get("rloo")(scores.view(-1, n)).flatten()[:, None] * response_mask
         return advantages, advantages
+
     report = check_estimator(contiguous)
     assert "index" in report.failed and "unbiased" not in report.failed
     assert report["index"].got != report["index"].expected
@@ -167,6 +172,7 @@ def test_verl_function_that_ignores_the_mask():
     def unmasked(token_level_rewards, response_mask, index):
         advantages = token_level_rewards.sum(-1, keepdim=True).expand_as(response_mask)
         return advantages, advantages
+
     report = check_estimator(unmasked)
     assert report.failed == ["mask"] and "behind a response's end" in report["mask"].text
     assert report["mask"].got != report["mask"].expected
@@ -179,6 +185,7 @@ def test_slow_brute_force_is_right_and_measured_as_slow():
         best = rewards.double()[..., subsets].amax(-1)  # [..., C]
         inside = (subsets[:, :, None] == torch.arange(n)).any(1).double()  # [C, N]
         return k * (best @ inside / math.comb(n - 1, k - 1) - best @ (1 - inside) / math.comb(n - 1, k))
+
     report = check_estimator(brute_force)
     assert report.ok and report.equals == "maxpo", str(report)
     assert "too slow for larger groups" in report["cost"].text
@@ -197,8 +204,11 @@ def test_objective_told():
 @pytest.mark.parametrize("word", ["n_samples_per_prompt", "num_generations", "group_size", "n", "num_return_sequences", "N"])
 def test_words_for_the_group_size(word):
     space = {}
-    exec(f"def flat(rewards, {word}):\n    g = rewards.reshape(-1, {word})\n"
-         f"    return (g - (g.sum(1, keepdim=True) - g) / ({word} - 1)).flatten()", space)
+    exec(
+        f"def flat(rewards, {word}):\n    g = rewards.reshape(-1, {word})\n"
+        f"    return (g - (g.sum(1, keepdim=True) - g) / ({word} - 1)).flatten()",
+        space,
+    )
     report = check_estimator(space["flat"])
     assert report.ok and report.equals == "rloo" and report.convention == "trl", str(report)
     exec(f"def grouped(rewards, {word}):\n    return (rewards - rewards.mean(-1, keepdim=True)) * {word} / ({word} - 1)", space)
@@ -216,12 +226,14 @@ def test_words_for_k(word):
 def test_an_unclear_parameter_is_asked_for_in_one_line():
     def f(rewards, m):
         return get("maxpo")(rewards, k=m)
+
     with pytest.raises(InputError, match=r"f\(rewards, m\): what is 'm'\? Say --k-parameter m or --group-size-parameter m"):
         check_estimator(f)
     assert check_estimator(f, k_parameter="m").equals == "maxpo"
 
     def g(rewards, m):
         return rewards.view(-1, m).sub(rewards.view(-1, m).mean(1, keepdim=True)).flatten() * m / (m - 1)
+
     assert check_estimator(g, group_size_parameter="m").equals == "rloo"
     assert check_estimator(g, convention="trl").equals == "rloo"
     with pytest.raises(InputError, match="g has no parameter 'mm', did you mean 'm'"):

@@ -191,6 +191,7 @@ def test_planted_mistake(function, failing, words, convention):
 def integer_verl(token_level_rewards, response_mask, index, k=1):
     def plain(scores, k):
         return get("maxpo")(scores, k=k)
+
     norms = torch.zeros(response_mask.shape)
     advantages, _ = in_verl(plain)(token_level_rewards, response_mask, index, norms, norms, k)
     return (advantages.to(token_level_rewards.dtype).to(response_mask.dtype) * response_mask,) * 2
@@ -238,5 +239,6 @@ def test_right_baselines_from_other_groups_are_cleared():
     def other_groups(rewards, k):
         others = (rewards.double().sum() - rewards.double().sum(-1, keepdim=True)) / (rewards.numel() - rewards.shape[-1])
         return rewards.double() - (others if len(rewards) > 1 else 0)
+
     report = check_estimator(other_groups)
     assert report.ok and "other groups" in report["groups"].text, str(report)

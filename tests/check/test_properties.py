@@ -36,7 +36,8 @@ def test_declared_objective_and_scale(name):
         kinds = [arms for arms in properties.KINDS.values() if properties.in_domain(arms, estimator.rewards)]
         if estimator.unbiased_on != "binary":
             for fit in properties.aims(estimator, kinds, (3,), {3: estimator.valid_k(3)}, 1 + estimator.across_groups)[
-                    estimator.objective]:
+                estimator.objective
+            ]:
                 assert fit.factor == pytest.approx(estimator.scale(fit.n, fit.k), rel=1e-9)
     if estimator.unbiased and estimator.objective in ("J_1", "J_K"):
         assert row["bias_j1" if estimator.objective == "J_1" else "bias_jk"] < 1e-10
@@ -66,33 +67,45 @@ def test_what_every_estimator_must_do(name):
         assert [row[key] for key in ("depends_on_order", "ties")] == ["no", "equal"]
 
 
-@pytest.mark.parametrize("name, cells", [
-    ("maxpo", {"scaling": "equivariant", "shift": "invariant", "k_1": "rloo", "k_n_minus_1": "best against rest",
-               "valid_k": "1..N-1", "sign": "both"}),
-    ("pkpo", {"sign": ">= 0", "valid_k": "1..N", "k_1": "rloo", "flat_group": "zeros"}),
-    ("pkpo_raw", {"shift": "no", "flat_group": "not zero", "k_1": "reinforce"}),
-    ("pkpo_loo", {"centred": "no", "shift": "no"}),
-    ("best_gap", {"sign": ">= 0", "valid_k": "N", "k_1": "refused"}),
-    ("dr_grpo", {"scale": "1 - 1/N", "k_1": "(1 - 1/N) rloo"}),
-    ("grpo", {"scaling": "nearly invariant", "shift": "invariant"}),
-    ("bon_mean", {"scaling": "invariant"}),
-    ("maxrl", {"parallel_to": "sum J_K/K on binary rewards", "scaling": "invariant", "direction": "J_1 on binary rewards"}),
-    ("grpo_loo_std", {"parallel_to": "none", "direction": "J_1", "own_sample": "no", "centred": "no"}),
-    ("entropic_loo", {"parallel_to": "none", "direction": "E exp(2 r)", "own_sample": "no", "flat_group": "zeros"}),
-    ("passk_training", {"parallel_to": "none", "direction": "J_1", "own_sample": "n/a"}),
-    ("grpo", {"direction": "J_1 on binary rewards", "own_sample": "yes", "all_but_one": 2.0}),
-    ("krpo", {"parallel_to": "J_1", "scale": "varies", "depends_on_order": "yes", "flat_group": "not zero"}),
-    ("mc_grpo", {"all_but_one": 5000.0, "flat_group": "zeros"}),
-    ("ngrpo", {"flat_group": "not zero", "own_sample": "yes"}),
-    ("opo", {"direction": "none", "own_sample": "yes", "unbiased_for": "none"}),
-    ("optimal_baseline", {"unbiased_for": "J_1", "own_sample": "no"}),
-    ("jspo", {"unbiased_for": "J_1", "own_sample": "no", "flat_group": "not zero"}),
-    ("gpg", {"parallel_to": "none", "direction": "J_1"}),
-    ("mmpo", {"unbiased_for": "sum to K of J_j"}),
-    ("maxrl_order", {"unbiased_for": "sum to K of J_j/j"}),
-    ("order_statistic", {"unbiased_for": "min_K"}),
-    ("w_reinforce", {"parallel_to": "J_1", "scale": "1.1"}),
-])
+@pytest.mark.parametrize(
+    "name, cells",
+    [
+        (
+            "maxpo",
+            {
+                "scaling": "equivariant",
+                "shift": "invariant",
+                "k_1": "rloo",
+                "k_n_minus_1": "best against rest",
+                "valid_k": "1..N-1",
+                "sign": "both",
+            },
+        ),
+        ("pkpo", {"sign": ">= 0", "valid_k": "1..N", "k_1": "rloo", "flat_group": "zeros"}),
+        ("pkpo_raw", {"shift": "no", "flat_group": "not zero", "k_1": "reinforce"}),
+        ("pkpo_loo", {"centred": "no", "shift": "no"}),
+        ("best_gap", {"sign": ">= 0", "valid_k": "N", "k_1": "refused"}),
+        ("dr_grpo", {"scale": "1 - 1/N", "k_1": "(1 - 1/N) rloo"}),
+        ("grpo", {"scaling": "nearly invariant", "shift": "invariant"}),
+        ("bon_mean", {"scaling": "invariant"}),
+        ("maxrl", {"parallel_to": "sum J_K/K on binary rewards", "scaling": "invariant", "direction": "J_1 on binary rewards"}),
+        ("grpo_loo_std", {"parallel_to": "none", "direction": "J_1", "own_sample": "no", "centred": "no"}),
+        ("entropic_loo", {"parallel_to": "none", "direction": "E exp(2 r)", "own_sample": "no", "flat_group": "zeros"}),
+        ("passk_training", {"parallel_to": "none", "direction": "J_1", "own_sample": "n/a"}),
+        ("grpo", {"direction": "J_1 on binary rewards", "own_sample": "yes", "all_but_one": 2.0}),
+        ("krpo", {"parallel_to": "J_1", "scale": "varies", "depends_on_order": "yes", "flat_group": "not zero"}),
+        ("mc_grpo", {"all_but_one": 5000.0, "flat_group": "zeros"}),
+        ("ngrpo", {"flat_group": "not zero", "own_sample": "yes"}),
+        ("opo", {"direction": "none", "own_sample": "yes", "unbiased_for": "none"}),
+        ("optimal_baseline", {"unbiased_for": "J_1", "own_sample": "no"}),
+        ("jspo", {"unbiased_for": "J_1", "own_sample": "no", "flat_group": "not zero"}),
+        ("gpg", {"parallel_to": "none", "direction": "J_1"}),
+        ("mmpo", {"unbiased_for": "sum to K of J_j"}),
+        ("maxrl_order", {"unbiased_for": "sum to K of J_j/j"}),
+        ("order_statistic", {"unbiased_for": "min_K"}),
+        ("w_reinforce", {"parallel_to": "J_1", "scale": "1.1"}),
+    ],
+)
 def test_known_cells(name, cells):
     assert {key: derived(name)[key] for key in cells} == cells
 
@@ -125,22 +138,27 @@ def test_exact_gradient_against_finite_differences():
         found = properties.exact_gradients(rewards, logits, 5, 3)[objective]
         for a in range(3):
             change = step * torch.eye(3, dtype=torch.float64)[a]
-            high, low = (properties.arms_expected_max(torch.tensor(logits, dtype=torch.float64) + moved, values, power)
-                         for moved in (change, -change))
+            high, low = (
+                properties.arms_expected_max(torch.tensor(logits, dtype=torch.float64) + moved, values, power)
+                for moved in (change, -change)
+            )
             assert found[a].item() == pytest.approx(((high - low) / (2 * step)).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong, cell, value", [
-    (lambda r, k=1: r - r.mean(-1, keepdim=True), "scale", "1 - 1/N"),
-    (lambda r, k=1: get("rloo")(r) + 0.1 * r[..., :1] * 0 + torch.arange(r.shape[-1]) * 0.01, "depends_on_order", "yes"),
-    (lambda r, k=1: get("rloo")(r) * r.amax(-1, keepdim=True), "unbiased_for", "J_1 on binary rewards"),
-    (lambda r, k=1: get("rloo")(r) * r.sum(-1, keepdim=True), "unbiased_for", "none"),
-    (lambda r, k=1: get("rloo")(r) * r.sum(-1, keepdim=True), "own_sample", "yes"),
-    (lambda r, k=1: get("rloo")(r) * (r.sum(-1, keepdim=True) - r), "own_sample", "no"),
-    (lambda r, k=1: get("rloo")(r) * (1 + (r.sum(-1, keepdim=True) - r).abs()), "direction", "J_1"),
-    (lambda r, k=1: get("rloo")(r) + 1e-3 * r.amin(-1, keepdim=True), "flat_group", "not zero"),
-    (lambda r, k=1: get("rloo")(r) / (r.amax(-1, keepdim=True) - r.amin(-1, keepdim=True) + 1e-3), "all_but_one", 0.999),
-])
+@pytest.mark.parametrize(
+    "wrong, cell, value",
+    [
+        (lambda r, k=1: r - r.mean(-1, keepdim=True), "scale", "1 - 1/N"),
+        (lambda r, k=1: get("rloo")(r) + 0.1 * r[..., :1] * 0 + torch.arange(r.shape[-1]) * 0.01, "depends_on_order", "yes"),
+        (lambda r, k=1: get("rloo")(r) * r.amax(-1, keepdim=True), "unbiased_for", "J_1 on binary rewards"),
+        (lambda r, k=1: get("rloo")(r) * r.sum(-1, keepdim=True), "unbiased_for", "none"),
+        (lambda r, k=1: get("rloo")(r) * r.sum(-1, keepdim=True), "own_sample", "yes"),
+        (lambda r, k=1: get("rloo")(r) * (r.sum(-1, keepdim=True) - r), "own_sample", "no"),
+        (lambda r, k=1: get("rloo")(r) * (1 + (r.sum(-1, keepdim=True) - r).abs()), "direction", "J_1"),
+        (lambda r, k=1: get("rloo")(r) + 1e-3 * r.amin(-1, keepdim=True), "flat_group", "not zero"),
+        (lambda r, k=1: get("rloo")(r) / (r.amax(-1, keepdim=True) - r.amin(-1, keepdim=True) + 1e-3), "all_but_one", 0.999),
+    ],
+)
 def test_the_table_sees_a_planted_mistake(wrong, cell, value):
     class Planted:
         name, rewards, cost, source = "planted", "any", "N", "this test"
@@ -151,6 +169,7 @@ def test_the_table_sees_a_planted_mistake(wrong, cell, value):
                 raise InputError("k")
             advantages = wrong(rewards.double(), k)
             return advantages.to(rewards.dtype if rewards.is_floating_point() else torch.float32)
+
     assert derive(Planted())[cell] == value
 
 

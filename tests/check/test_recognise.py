@@ -16,6 +16,7 @@ def named(function, **arguments):
 def test_grpo_with_its_options(ddof, eps):
     def mine(rewards):
         return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, correction=ddof, keepdim=True) + eps)
+
     default = ddof == 0 and eps == 1e-6
     assert named(mine) == ("grpo" if default else "grpo with " + "ddof = 1, " * ddof + f"eps = {eps}")
 
@@ -23,6 +24,7 @@ def test_grpo_with_its_options(ddof, eps):
 def test_an_eps_inside_the_root_is_only_nearly_grpo():
     def mine(rewards):
         return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()
+
     report = check_estimator(mine)
     assert report.equals is None and report.nearly.startswith("grpo")
     assert "but for groups that are nearly flat" in str(report)
@@ -36,12 +38,14 @@ def test_an_eps_inside_the_root_is_only_nearly_grpo():
 def test_other_options_are_found(name, options):
     def mine(rewards, k):
         return get(name)(rewards, k=k, **options)
+
     assert set(named(mine).removeprefix(f"{name} with ").split(", ")) >= {f"{key} = {value}" for key, value in options.items()}
 
 
 def test_who_ships_it():
     def grpo(rewards):
         return (rewards - rewards.mean(-1, keepdim=True)) / (rewards.std(-1, keepdim=True) + 1e-6)
+
     assert "equals: grpo with ddof = 1, eps = 1e-06, as shipped by verl (grpo, grpo_vectorized), " in str(check_estimator(grpo))
     assert check_estimator(lambda rewards: get("grpo")(rewards, ddof=1, eps=1e-9)).shipped_as == "OpenRLHF (group_norm)"
     scaled = check_estimator(lambda rewards: get("grpo")(rewards, ddof=1, eps=1e-4) * rewards.shape[-1] / (rewards.shape[-1] - 1))
@@ -59,16 +63,19 @@ def test_a_function_without_k_is_never_one_with_k_at_one():
 def test_equal_at_one_k_is_not_equal():
     def changes(rewards, k):
         return get("maxpo" if k < 3 else "pkpo")(rewards, k=k)
+
     assert named(changes) is None
 
     def maxpo_but_at_one(rewards, k):
         return get("maxpo")(rewards, k=k) if k > 1 else get("reinforce")(rewards)
+
     assert named(maxpo_but_at_one) is None
 
 
 def test_equal_for_one_group_size_is_not_equal():
     def changes(rewards):
         return get("rloo" if rewards.shape[-1] < 5 else "dr_grpo")(rewards)
+
     assert named(changes) is None
 
 
@@ -76,6 +83,7 @@ def test_equal_on_binary_rewards_is_not_equal():
     def changes(rewards):
         centred = get("rloo")(rewards)
         return torch.where((rewards * (1 - rewards) == 0).all(-1, keepdim=True), centred, 2 * centred + 0.1)
+
     assert named(changes) is None
 
 
@@ -89,6 +97,7 @@ def test_factors():
 def test_k_told_for_a_function_that_takes_none():
     def at_two(rewards):
         return get("maxpo")(rewards, k=2)
+
     told = check_estimator(at_two, k=2)
     assert told.ok and told.equals == "maxpo", str(told)
     untold = check_estimator(at_two)
@@ -106,5 +115,6 @@ def test_a_mistake_at_a_large_k_is_shown():
 def test_k_told_beyond_the_usual_groups(k):
     def at_k(rewards):
         return get("maxpo")(rewards, k=k)
+
     report = check_estimator(at_k, k=k)
     assert report.ok and report.equals == "maxpo" and report.objective == "J_K", str(report)

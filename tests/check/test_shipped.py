@@ -26,13 +26,16 @@ def test_the_committed_page_is_what_is_rendered():
     assert (ROOT / shipped.PAGE).read_text(encoding="utf-8") == shipped.render()
 
 
-@pytest.mark.parametrize("line, message", [
-    ("a,1,f,n,grpp,", "unknown estimator 'grpp', did you mean 'grpo'"),
-    ('a,1,f,n,"grpo(dof=1)",', "'grpo.dof=1.': options of grpo are eps, ddof"),
-    ("a,1,f,n,grpo ddof 1,", "is not written as name"),
-    ("a,1,f,n,,", "line 2: no formula, and no note"),
-    ("a,1,f,n", "line 2: columns must be trainer"),
-])
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("a,1,f,n,grpp,", "unknown estimator 'grpp', did you mean 'grpo'"),
+        ('a,1,f,n,"grpo(dof=1)",', "'grpo.dof=1.': options of grpo are eps, ddof"),
+        ("a,1,f,n,grpo ddof 1,", "is not written as name"),
+        ("a,1,f,n,,", "line 2: no formula, and no note"),
+        ("a,1,f,n", "line 2: columns must be trainer"),
+    ],
+)
 def test_a_row_that_cannot_be_right_is_refused(tmp_path, monkeypatch, line, message):
     path = tmp_path / "shipped.csv"
     path.write_text(",".join(shipped.COLUMNS) + "\n" + line + "\n")

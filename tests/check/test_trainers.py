@@ -25,9 +25,9 @@ def test_a_loss_has_the_size_that_is_said(loss):
     log_probs = torch.randn(mask.shape, generator=torch.Generator().manual_seed(0), requires_grad=True)
     advantages = torch.tensor([1.5, -0.5, 0.25, -1.0])
     token_losses = -advantages[:, None] * log_probs * mask
-    ours, = torch.autograd.grad(token_losses.sum(-1).mean(), log_probs, retain_graph=True)
+    (ours,) = torch.autograd.grad(token_losses.sum(-1).mean(), log_probs, retain_graph=True)
     aggregate = next(value for words, value in sorted(AGGREGATED.items(), reverse=True) if loss.words.startswith(words))
-    theirs, = torch.autograd.grad(aggregate(token_losses, mask), log_probs)
+    (theirs,) = torch.autograd.grad(aggregate(token_losses, mask), log_probs)
     if loss.size is None:
         assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), dim=0) < 0.99
     else:
@@ -74,8 +74,9 @@ def test_commands(tmp_path, capsys):
     assert main(["advise", "--trainer", "verl", "--estimator", "maxpo", "-k", "4", "-n", "16"]) == 0
     assert "Worked number" in capsys.readouterr().out
     file = tmp_path / "mine.py"
-    file.write_text("def mine(rewards, m):\n    g = rewards.view(-1, m)\n"
-                    "    return (g - (g.sum(1, keepdim=True) - g) / (m - 1)).flatten()\n")
+    file.write_text(
+        "def mine(rewards, m):\n    g = rewards.view(-1, m)\n    return (g - (g.sum(1, keepdim=True) - g) / (m - 1)).flatten()\n"
+    )
     assert main(["check", f"{file}:mine", "--trainer", "trl"]) == 0
     text = capsys.readouterr().out
     assert "(trl convention" in text and "equals: rloo" in text and "1/max_completion_length" in text

@@ -51,8 +51,16 @@ def test_a_wrong_declaration_fails_the_tests(copy):
     path = create("wrong_claim", copy)
     path.write_text(path.read_text().replace("mul_(n / (n - 1))", "mul_(n)"))
     environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-k", "wrong_claim and objective", "-p", "no:cacheprovider",
-               "tests/check/test_properties.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-k",
+        "wrong_claim and objective",
+        "-p",
+        "no:cacheprovider",
+        "tests/check/test_properties.py",
+    ]
     result = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True)
     assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout[-3000:]
 

@@ -27,8 +27,10 @@ def without(rewards, *places):
 def include_one(rewards, k):
     """q_i: mean over the k-subsets that contain i of the max."""
     rewards = fractions(rewards)
-    return [sum(max((reward, *rest)) for rest in combinations(without(rewards, i), k - 1))
-            / Fraction(comb(len(rewards) - 1, k - 1)) for i, reward in enumerate(rewards)]
+    return [
+        sum(max((reward, *rest)) for rest in combinations(without(rewards, i), k - 1)) / Fraction(comb(len(rewards) - 1, k - 1))
+        for i, reward in enumerate(rewards)
+    ]
 
 
 def leave_one_out(rewards, k):

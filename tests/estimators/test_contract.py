@@ -11,10 +11,12 @@ from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get, names
 from maxpo_bench.estimators.contract import OBJECTIVES, Estimator, estimator
 
-TABLE = ("reinforce rloo dr_grpo grpo pkpo_raw pkpo_loo pkpo maxpo pkpo_centred best_gap bon_mean passk_training maxrl "
-         "tailrl rs_grpo passk_reweighted baseline_blend fitted_blend reinforce_pp reinforce_pp_baseline jspo jspo_max opo "
-         "optimal_baseline grpo_loo_std grpo_passk mmpo maxrl_order maclaurin maxrl_subset order_statistic entropic_loo qae f_grpo "
-         "bnpo ngrpo dgpo mc_grpo gpg psr nsr w_reinforce krpo").split()
+TABLE = (
+    "reinforce rloo dr_grpo grpo pkpo_raw pkpo_loo pkpo maxpo pkpo_centred best_gap bon_mean passk_training maxrl "
+    "tailrl rs_grpo passk_reweighted baseline_blend fitted_blend reinforce_pp reinforce_pp_baseline jspo jspo_max opo "
+    "optimal_baseline grpo_loo_std grpo_passk mmpo maxrl_order maclaurin maxrl_subset order_statistic entropic_loo qae f_grpo "
+    "bnpo ngrpo dgpo mc_grpo gpg psr nsr w_reinforce krpo"
+).split()
 
 
 def test_every_row_of_the_table_is_in_the_registry():
@@ -23,8 +25,7 @@ def test_every_row_of_the_table_is_in_the_registry():
 
 
 def test_names_does_not_import_torch():
-    code = ("import sys; from maxpo_bench.estimators import names\n"
-            "assert len(names()) >= 17 and 'torch' not in sys.modules")
+    code = "import sys; from maxpo_bench.estimators import names\nassert len(names()) >= 17 and 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -100,18 +101,30 @@ def test_unknown_option_names_the_nearest():
         get("grpo")(torch.zeros(2, 4), dof=1)
 
 
-@pytest.mark.parametrize("name, options", [("grpo", {"ddof": 2}), ("grpo", {"eps": -1}), ("rs_grpo", {"beta": 0}),
-                                           ("rs_grpo", {"beta": float("inf")}),
-                                           ("baseline_blend", {"w": float("nan")}),
-                                           ("reinforce_pp_baseline", {"std_of": "group"}), ("qae", {"quantile": 0}),
-                                           ("f_grpo", {"form": "focus"}), ("f_grpo", {"gamma": -1}),
-                                           ("ngrpo", {"r_max": float("inf")}), ("gpg", {"count": "tokens"}),
-                                           ("w_reinforce", {"weight": -0.1}), ("entropic_loo", {"beta": 0}),
-                                           ("entropic_loo", {"beta": "fixed"}), ("order_statistic", {"weights": "max"}),
-                                           ("order_statistic", {"weights": "TopM:3"}),
-                                           ("order_statistic", {"weights": "BotM:x"}),
-                                           ("order_statistic", {"weights": (1.0, 0.0, 0.0)}),
-                                           ("order_statistic", {"weights": (1.0, float("nan"))})])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("grpo", {"ddof": 2}),
+        ("grpo", {"eps": -1}),
+        ("rs_grpo", {"beta": 0}),
+        ("rs_grpo", {"beta": float("inf")}),
+        ("baseline_blend", {"w": float("nan")}),
+        ("reinforce_pp_baseline", {"std_of": "group"}),
+        ("qae", {"quantile": 0}),
+        ("f_grpo", {"form": "focus"}),
+        ("f_grpo", {"gamma": -1}),
+        ("ngrpo", {"r_max": float("inf")}),
+        ("gpg", {"count": "tokens"}),
+        ("w_reinforce", {"weight": -0.1}),
+        ("entropic_loo", {"beta": 0}),
+        ("entropic_loo", {"beta": "fixed"}),
+        ("order_statistic", {"weights": "max"}),
+        ("order_statistic", {"weights": "TopM:3"}),
+        ("order_statistic", {"weights": "BotM:x"}),
+        ("order_statistic", {"weights": (1.0, 0.0, 0.0)}),
+        ("order_statistic", {"weights": (1.0, float("nan"))}),
+    ],
+)
 def test_bad_options(name, options):
     with pytest.raises(InputError, match=name):
         get(name)(torch.zeros(2, 4), k=2, **options)
@@ -121,16 +134,22 @@ def test_bad_options(name, options):
 def test_a_file_can_be_read_whole(name):
     """A baseline, not a research project: at most 40 lines of code, 70 with docstrings and comments."""
     text = get(name).path.read_text(encoding="utf-8")
-    docstrings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr)
-                  and isinstance(node.value, ast.Constant)]
+    docstrings = [
+        node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ]
     inside = {line for node in docstrings for line in range(node.lineno, node.end_lineno + 1)}
-    code = [line for number, line in enumerate(text.splitlines(), start=1)
-            if line.strip() and not line.strip().startswith("#") and number not in inside]
+    code = [
+        line
+        for number, line in enumerate(text.splitlines(), start=1)
+        if line.strip() and not line.strip().startswith("#") and number not in inside
+    ]
     assert len(code) <= 40 and len(text.splitlines()) <= 70
 
 
-@pytest.mark.parametrize("side, bad, wanted", [("score_norms", -1.0, "score norm >= 0"), ("lengths", 0.0, "length > 0"),
-                                               ("lengths", float("nan"), "length > 0")])
+@pytest.mark.parametrize(
+    "side, bad, wanted",
+    [("score_norms", -1.0, "score norm >= 0"), ("lengths", 0.0, "length > 0"), ("lengths", float("nan"), "length > 0")],
+)
 def test_side_information_reaches_only_those_that_name_it(side, bad, wanted):
     def weighted(rewards, score_norms=None, lengths=None):
         weights = score_norms if side == "score_norms" else lengths

@@ -30,8 +30,7 @@ def expected_gradient(num_groups, n, k, num_arms, estimator=None, norms=False):
 
 
 @pytest.mark.parametrize("norms", [False, True])
-@pytest.mark.parametrize("num_groups, n, k, num_arms",
-                         [(2, 3, 2, 3), (2, 4, 3, 2), (3, 3, 1, 2), (3, 3, 2, 2), (4, 3, 2, 2)])
+@pytest.mark.parametrize("num_groups, n, k, num_arms", [(2, 3, 2, 3), (2, 4, 3, 2), (3, 3, 1, 2), (3, 3, 2, 2), (4, 3, 2, 2)])
 def test_exactly_unbiased_over_every_batch(num_groups, n, k, num_arms, norms):
     found, truth = expected_gradient(num_groups, n, k, num_arms, norms=norms)
     assert (found - truth).abs().max() < 1e-13
@@ -54,8 +53,10 @@ def test_the_weight_is_least_squares_with_one_group_of_prior(k):
     norms = [[1, 2, 1, 3, 1], [2, 1, 1, 1, 4], [1, 1, 1, 1, 1], [1, 5, 2, 1, 1]]
     n, found = 5, fitted_blend(torch.tensor(rows).double(), k=k, score_norms=torch.tensor(norms).double())
     added = [oracles.added(row, k) for row in rows]
-    control = [[d - (q - v) for d, q, v in zip(some, oracles.include_one(row, k), oracles.leave_one_out(row, k), strict=True)]
-               for some, row in zip(added, rows, strict=True)]
+    control = [
+        [d - (q - v) for d, q, v in zip(some, oracles.include_one(row, k), oracles.leave_one_out(row, k), strict=True)]
+        for some, row in zip(added, rows, strict=True)
+    ]
     for g, row in enumerate(rows):
         others = [h for h in range(4) if h != g]
         product = [sum(norms[h][i] * added[h][i] * control[h][i] for i in range(n)) for h in range(4)]
@@ -111,8 +112,10 @@ def test_adapts_in_both_directions():
     def ratio(p, n, k, failure_norm=1.0):
         rewards = (torch.rand(100, 64, n, generator=generator) < p).double()
         norms = torch.where(rewards > 0, 1.0, failure_norm).double()
-        fitted, peak, leave = ((norms * a.square()).mean().item() for a in (
-            fitted_blend(rewards, k=k, score_norms=norms), pkpo(rewards, k=k), maxpo(rewards, k=k)))
+        fitted, peak, leave = (
+            (norms * a.square()).mean().item()
+            for a in (fitted_blend(rewards, k=k, score_norms=norms), pkpo(rewards, k=k), maxpo(rewards, k=k))
+        )
         return fitted / min(peak, leave), leave / peak
 
     easy, easy_leave = ratio(0.8, 16, 4)

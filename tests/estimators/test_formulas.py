@@ -49,7 +49,7 @@ def mean(row):
 
 
 def loo_mean(row, i):
-    return mean(row[:i] + row[i + 1:])
+    return mean(row[:i] + row[i + 1 :])
 
 
 DEFINITIONS = {  # name: (rows, formula(row, k) -> advantages)
@@ -57,23 +57,40 @@ DEFINITIONS = {  # name: (rows, formula(row, k) -> advantages)
     "rloo": (ALL, lambda row, k: [r - loo_mean(row, i) for i, r in enumerate(row)]),
     "dr_grpo": (ALL, lambda row, k: [r - mean(row) for r in row]),
     "pkpo_raw": (ALL, lambda row, k: [k * q for q in oracles.include_one(row, k)]),
-    "pkpo_loo": (ALL, lambda row, k: [k * q - len(row) * k / (len(row) - 1) * v for q, v in zip(
-        oracles.include_one(row, k), oracles.leave_one_out(row, k), strict=True)]),
-    "pkpo": (ALL, lambda row, k: [k * d for d in oracles.added(row, k)] if k > 1 else
-             [r - loo_mean(row, i) for i, r in enumerate(row)]),
+    "pkpo_loo": (
+        ALL,
+        lambda row, k: [
+            k * q - len(row) * k / (len(row) - 1) * v
+            for q, v in zip(oracles.include_one(row, k), oracles.leave_one_out(row, k), strict=True)
+        ],
+    ),
+    "pkpo": (
+        ALL,
+        lambda row, k: [k * d for d in oracles.added(row, k)] if k > 1 else [r - loo_mean(row, i) for i, r in enumerate(row)],
+    ),
     "maxpo": (ALL, oracles.leave_two_out),
     "pkpo_centred": (ALL, lambda row, k: [k * (d - mean(oracles.added(row, k))) for d in oracles.added(row, k)]),
     "bon_mean": (ALL, lambda row, k: zscore([float(q) for q in oracles.include_one(row, k)])),
-    "passk_training": (BINARY, lambda row, k: [
-        float(q - oracles.mean_max(row, k)) / math.sqrt(v * (1 - v)) if 0 < (v := float(oracles.mean_max(row, k))) < 1
-        else 0.0 for q in oracles.include_one(row, k)]),
+    "passk_training": (
+        BINARY,
+        lambda row, k: [
+            float(q - oracles.mean_max(row, k)) / math.sqrt(v * (1 - v)) if 0 < (v := float(oracles.mean_max(row, k))) < 1 else 0.0
+            for q in oracles.include_one(row, k)
+        ],
+    ),
     "maxrl": (NON_NEGATIVE, lambda row, k: [(r - mean(row)) / mean(row) if mean(row) else 0.0 for r in row]),
-    "tailrl": (ALL, lambda row, k: [sum(terms) for terms in zip(
-        *[[a / j for a in oracles.maxpo(row, j)] for j in range(1, len(row))], strict=True)]),
+    "tailrl": (
+        ALL,
+        lambda row, k: [
+            sum(terms) for terms in zip(*[[a / j for a in oracles.maxpo(row, j)] for j in range(1, len(row))], strict=True)
+        ],
+    ),
     "rs_grpo": (ALL, lambda row, k: [(math.exp(2 * r) / mean([math.exp(2 * x) for x in row]) - 1) / 2 for r in row]),
     "passk_reweighted": (UNIT, lambda row, k: [k * (1 - mean(row)) ** (k - 1) * (r - mean(row)) for r in row]),
-    "baseline_blend": (ALL, lambda row, k: [0.5 * a + 0.5 * k * d for a, d in zip(
-        oracles.maxpo(row, k), oracles.added(row, k), strict=True)]),
+    "baseline_blend": (
+        ALL,
+        lambda row, k: [0.5 * a + 0.5 * k * d for a, d in zip(oracles.maxpo(row, k), oracles.added(row, k), strict=True)],
+    ),
 }
 
 
@@ -95,7 +112,7 @@ def test_grpo_follows_its_definition(ddof, eps):
 
 
 def test_best_gap_follows_its_definition():
-    wanted = [[N * (max(row) - max(row[:i] + row[i + 1:])) for i in range(N)] for row in ALL]
+    wanted = [[N * (max(row) - max(row[:i] + row[i + 1 :])) for i in range(N)] for row in ALL]
     close(get("best_gap")(tensor(ALL), k=N), wanted)
 
 
@@ -116,6 +133,7 @@ def test_the_two_oracles_agree():
 
 
 # The identities of the registry's table.
+
 
 def value(rows, k):
     return tensor([[float(oracles.mean_max(oracles.fractions(row), k))] for row in rows])

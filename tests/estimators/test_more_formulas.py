@@ -49,7 +49,7 @@ def std(row, ddof=0):
 
 
 def others(row, i):
-    return row[:i] + row[i + 1:]
+    return row[:i] + row[i + 1 :]
 
 
 def weighted(row, weights):
@@ -102,12 +102,15 @@ def kalman(row, k):
 
 
 def sum_of_maxpo(row, k, weight):
-    return [float(sum(terms)) for terms in zip(
-        *[[weight(j) * a for a in oracles.leave_two_out(row, j)] for j in range(1, k + 1)], strict=True)]
+    return [
+        float(sum(terms))
+        for terms in zip(*[[weight(j) * a for a in oracles.leave_two_out(row, j)] for j in range(1, k + 1)], strict=True)
+    ]
 
 
 def statistic(row, k, weights):
     """k (q_i - v_-i) with sum of weights times the ranks of a subset in place of its max, over all subsets."""
+
     def worth(subset):
         return sum(w * x for w, x in zip(weights, sorted(exactly(subset), reverse=True), strict=True))
 
@@ -163,13 +166,16 @@ def test_definitions(name):
         close(get(name)(tensor(rows), k=k), [formula(row, k) for row in rows], 1e-11 if name == "krpo" else 1e-12)
 
 
-@pytest.mark.parametrize("form, formula", {
-    "focal": lambda r, m, a: (1 - m) ** 0.5 * a,
-    "lead": lambda r, m, a: a * (0.4 + 1.1 / (1 + math.exp(10 * ((m if a > 0 else 1 - m) - 0.75)))),
-    "mapo": lambda r, m, a: 4 * m * (1 - m) * a + (1 - 4 * m * (1 - m)) * (r - m) / (m or 1),
-    "sqrt": lambda r, m, a: (r - m) / math.sqrt(m or 1),
-    "clipped": lambda r, m, a: (r - m) / max(m, 1 / 8),
-}.items())
+@pytest.mark.parametrize(
+    "form, formula",
+    {
+        "focal": lambda r, m, a: (1 - m) ** 0.5 * a,
+        "lead": lambda r, m, a: a * (0.4 + 1.1 / (1 + math.exp(10 * ((m if a > 0 else 1 - m) - 0.75)))),
+        "mapo": lambda r, m, a: 4 * m * (1 - m) * a + (1 - 4 * m * (1 - m)) * (r - m) / (m or 1),
+        "sqrt": lambda r, m, a: (r - m) / math.sqrt(m or 1),
+        "clipped": lambda r, m, a: (r - m) / max(m, 1 / 8),
+    }.items(),
+)
 def test_f_grpo(form, formula):
     wanted = []
     for row in UNIT:
@@ -181,8 +187,10 @@ def test_f_grpo(form, formula):
 @pytest.mark.parametrize("leave_one_out", [False, True])
 @pytest.mark.parametrize("name, side", [("opo", "lengths"), ("optimal_baseline", "score_norms")])
 def test_weighted_baselines(name, side, leave_one_out):
-    wanted = [[r - (weighted(others(row, i), others(LENGTHS, i)) if leave_one_out else weighted(row, LENGTHS))
-               for i, r in enumerate(row)] for row in ALL]
+    wanted = [
+        [r - (weighted(others(row, i), others(LENGTHS, i)) if leave_one_out else weighted(row, LENGTHS)) for i, r in enumerate(row)]
+        for row in ALL
+    ]
     values = torch.tensor(LENGTHS).expand(len(ALL), -1)
     close(get(name)(tensor(ALL), leave_one_out=leave_one_out, **{side: values}), wanted)
     plain = get("rloo" if leave_one_out else "dr_grpo")(tensor(ALL))
@@ -284,6 +292,7 @@ def test_dgpo_and_gpg(rows):
 
 # Identities.
 
+
 @pytest.mark.parametrize("k", KS)
 def test_sums_of_maxpo(k):
     rows = tensor(ALL)
@@ -303,10 +312,18 @@ def test_order_statistics_of_the_maximum_and_of_the_negated_minimum(n, k):
     close(statistic_of(rows, k=k, weights=f"TopM:{k}"), get("rloo")(rows))  # all ranks: the mean
 
 
-@pytest.mark.parametrize("k, weights, ranks", [
-    (3, "TopM:2", (0.5, 0.5, 0)), (3, "Median", (0, 1, 0)), (4, "Median", (0, 0.5, 0.5, 0)), (4, "BotM:3", (0, 1, 1, 1)),
-    (4, "LowerTailMean:0.25", (0, 0, 0, 1)), (4, "LowerTailMean:0.3", (0, 0, 0.5, 0.5)), (2, (3.0, -1.0), (3, -1)),
-])
+@pytest.mark.parametrize(
+    "k, weights, ranks",
+    [
+        (3, "TopM:2", (0.5, 0.5, 0)),
+        (3, "Median", (0, 1, 0)),
+        (4, "Median", (0, 0.5, 0.5, 0)),
+        (4, "BotM:3", (0, 1, 1, 1)),
+        (4, "LowerTailMean:0.25", (0, 0, 0, 1)),
+        (4, "LowerTailMean:0.3", (0, 0, 0.5, 0.5)),
+        (2, (3.0, -1.0), (3, -1)),
+    ],
+)
 def test_presets_and_weights_over_all_subsets(k, weights, ranks):
     total = sum(ranks) if isinstance(weights, str) else 1
     wanted = [statistic(row, k, [w / total for w in ranks]) for row in ALL]
@@ -359,6 +376,7 @@ def test_f_grpo_at_zero_is_grpo(gamma, wanted):
 
 
 # What must not blow up.
+
 
 @pytest.mark.parametrize("name", ["grpo_loo_std", "qae", "grpo_passk", "ngrpo", "dgpo", "entropic_loo"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

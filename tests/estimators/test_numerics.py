@@ -25,17 +25,20 @@ def drawn(estimator, n, num_groups=2, seed=0):
 @pytest.mark.parametrize("k", [2, 50, 150])
 def test_maxpo_against_exact_arithmetic_at_n_200(k):
     rng = random.Random(k)
-    for row in ([rng.random() for _ in range(200)], [float(rng.random() < 0.3) for _ in range(200)],
-                [round(rng.random() * 10) / 10 for _ in range(200)]):
+    for row in (
+        [rng.random() for _ in range(200)],
+        [float(rng.random() < 0.3) for _ in range(200)],
+        [round(rng.random() * 10) / 10 for _ in range(200)],
+    ):
         exact = oracles.maxpo_sorted(row, k)
         found = get("maxpo")(torch.tensor(row, dtype=torch.float64), k=k).tolist()
-        assert max(abs(Fraction(a) - e) / abs(e) if e else abs(Fraction(a))
-                   for a, e in zip(found, exact, strict=True)) <= 1e-9
+        assert max(abs(Fraction(a) - e) / abs(e) if e else abs(Fraction(a)) for a, e in zip(found, exact, strict=True)) <= 1e-9
 
 
 @pytest.mark.parametrize("n, k", [(1000, 3), (1000, 500), (1000, 999)])
 def test_weights_against_exact_binomials(n, k):
     from math import comb
+
     weights = others_below(n, k).tolist()
     for j in list(range(0, n, 97)) + [n - 1]:
         exact = Fraction(comb(j, k - 1), comb(n - 1, k - 1))
@@ -68,8 +71,14 @@ def test_maxpo_at_n_16384_against_exact_arithmetic():
 
 
 STANDARDISED = {  # name: options under which the magnitude of the rewards does not matter at all
-    "grpo": {"eps": 0}, "bon_mean": {}, "grpo_loo_std": {"eps": 0}, "grpo_passk": {"eps": 0}, "mc_grpo": {"eps": 0},
-    "qae": {"eps": 0}, "reinforce_pp": {"eps": 0}, "reinforce_pp_baseline": {"eps": 0},
+    "grpo": {"eps": 0},
+    "bon_mean": {},
+    "grpo_loo_std": {"eps": 0},
+    "grpo_passk": {"eps": 0},
+    "mc_grpo": {"eps": 0},
+    "qae": {"eps": 0},
+    "reinforce_pp": {"eps": 0},
+    "reinforce_pp_baseline": {"eps": 0},
     "dgpo": {"eps": 0, "temperature": float("inf")},
 }
 NOT_EQUIVARIANT = {*STANDARDISED, "rs_grpo", "entropic_loo", "ngrpo"}
@@ -106,8 +115,9 @@ def test_rs_grpo_neither_overflows_nor_loses_small_rewards():
     assert (get("rs_grpo")(rewards) - wanted).abs().max() < 1e-13
 
 
-SHIFT_INVARIANT = [name for name in names() if get(name).rewards == "any"
-                   and name not in ("reinforce", "pkpo_raw", "pkpo_loo", "ngrpo", "krpo")]
+SHIFT_INVARIANT = [
+    name for name in names() if get(name).rewards == "any" and name not in ("reinforce", "pkpo_raw", "pkpo_loo", "ngrpo", "krpo")
+]
 
 
 @pytest.mark.parametrize("name", SHIFT_INVARIANT)
@@ -127,16 +137,35 @@ def test_an_offset_leaves_uncentred_pkpo_accurate():
     assert (shifted - get("pkpo_raw")(rewards, k=4)).abs().max() < 1e-8
 
 
-SILENT = ("pkpo", "best_gap", "fitted_blend", "opo", "optimal_baseline", "grpo_loo_std", "grpo_passk", "entropic_loo", "qae",
-          "mc_grpo", "jspo", "jspo_max", "reinforce_pp")  # not centred, and zero where all groups are alike and flat
+SILENT = (
+    "pkpo",
+    "best_gap",
+    "fitted_blend",
+    "opo",
+    "optimal_baseline",
+    "grpo_loo_std",
+    "grpo_passk",
+    "entropic_loo",
+    "qae",
+    "mc_grpo",
+    "jspo",
+    "jspo_max",
+    "reinforce_pp",
+)  # not centred, and zero where all groups are alike and flat
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, 1e6 + 0.1, -7.7, 1e-8, 1e8, 0.0, 1.0])
 @pytest.mark.parametrize("name", [name for name in names() if get(name).centred or name in SILENT])
 def test_a_constant_group_gives_exact_zeros(name, value):
     estimator = get(name)
-    if value not in (0.0, 1.0) and estimator.rewards == "binary" or \
-            not 0 <= value <= 1 and estimator.rewards == "unit interval" or value < 0 and estimator.rewards != "any":
+    if (
+        value not in (0.0, 1.0)
+        and estimator.rewards == "binary"
+        or not 0 <= value <= 1
+        and estimator.rewards == "unit interval"
+        or value < 0
+        and estimator.rewards != "any"
+    ):
         pytest.skip("outside the estimator's rewards")
     for n, dtype in itertools.product((2, 3, 7, 64), (torch.float32, torch.float64)):
         for k in valid_ks(estimator, n):

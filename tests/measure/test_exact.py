@@ -44,8 +44,10 @@ def enumerate_returns(logits, start=START):
 
 
 def enumerate_max(values, probabilities, k):
-    return sum(np.prod([probabilities[i] for i in draw]) * max(values[i] for i in draw)
-               for draw in itertools.product(range(len(values)), repeat=k))
+    return sum(
+        np.prod([probabilities[i] for i in draw]) * max(values[i] for i in draw)
+        for draw in itertools.product(range(len(values)), repeat=k)
+    )
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -77,7 +79,8 @@ def test_return_distribution_equals_enumeration_of_all_trajectories():
     assert len(values) > 5  # graded: more than success and failure
     threshold = 0.85
     assert exact.probability_at_least(values, probabilities, threshold).item() == pytest.approx(
-        sum(p for v, p in truth.items() if v >= threshold), abs=1e-13)
+        sum(p for v, p in truth.items() if v >= threshold), abs=1e-13
+    )
 
 
 def test_tabular_gradient_equals_finite_differences_and_seeds_are_independent():
@@ -123,7 +126,8 @@ def test_frozenlake_success_agrees_with_monte_carlo():
     logits = torch.randn(num_states, num_actions, dtype=torch.float64)
     logits[:, 2] += 1.0
     values, probabilities = exact.episode_return_distribution(
-        prob, next_state, reward, done, np.eye(num_states)[0], horizon, logits)
+        prob, next_state, reward, done, np.eye(num_states)[0], horizon, logits
+    )
     assert values.tolist() == [0.0, 1.0]
     # Monte Carlo straight from the table, all episodes at once.
     generator, num_episodes = np.random.default_rng(0), 200_000

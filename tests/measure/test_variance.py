@@ -99,8 +99,9 @@ def naive_samples(problem, policy, num_batches):
     for number in range(num_batches):
         batch = problem.sample(policy, number, purpose="variance policy", groups=task.groups, group_size=task.group_size)
         rewards, log_probs = problem.reward(batch)[0], problem.log_probs(policy, batch)[0]
-        scores = [torch.cat([x.flatten() for x in torch.autograd.grad(one, parameters, retain_graph=True)])
-                  for one in log_probs.flatten()]
+        scores = [
+            torch.cat([x.flatten() for x in torch.autograd.grad(one, parameters, retain_graph=True)]) for one in log_probs.flatten()
+        ]
         side = {name: getattr(problem, name)(batch) for name in ("score_norms", "lengths")}
         side = {name: None if values is None else values[0] for name, values in side.items()}
         found.append((rewards, side, torch.stack(scores).double().view(*rewards.shape, -1)))
@@ -193,9 +194,13 @@ def test_intervals_cover_at_their_rate(problem):
     hits = torch.zeros(3)
     for i in range(100):
         rows = by_name(variance.measure(problem, policy, 2, 12, purpose=f"{i}", estimators=["maxpo", "pkpo"]))
-        hits += torch.tensor([rows["maxpo"]["snr_low"] < snr < rows["maxpo"]["snr_high"],
-                              rows["maxpo"]["bias_low"] == 0,
-                              rows["pkpo"]["ratio_low"] < ratio < rows["pkpo"]["ratio_high"]])
+        hits += torch.tensor(
+            [
+                rows["maxpo"]["snr_low"] < snr < rows["maxpo"]["snr_high"],
+                rows["maxpo"]["bias_low"] == 0,
+                rows["pkpo"]["ratio_low"] < ratio < rows["pkpo"]["ratio_high"],
+            ]
+        )
     assert (hits > 85).all(), hits
 
 

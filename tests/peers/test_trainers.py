@@ -99,7 +99,8 @@ def test_verl_s_optimal_token_baseline_on_completions_of_one_token():
     chance = torch.rand(G * N, 1, generator=torch.Generator().manual_seed(2))
     squares = chance**2 + 0.5 * (1 - chance) ** 2  # two more tokens share the rest
     advantages, _ = algos.compute_optimal_token_baseline_advantage(
-        values.view(-1, 1).float(), torch.ones(G * N, 1), np.arange(G * N) // N, chance.log(), squares)
+        values.view(-1, 1).float(), torch.ones(G * N, 1), np.arange(G * N) // N, chance.log(), squares
+    )
     norms = (1 - 2 * chance + squares).view(G, N)
     close(advantages.view(G, N), registry(formula_of("verl", "optimal_token_baseline"), values, score_norms=norms))
 
@@ -123,9 +124,16 @@ def problem():
 
 
 @pytest.mark.parametrize("kind", ["binary", "graded"])
-@pytest.mark.parametrize("row", ["GRPOTrainer, scale_rewards='group'", "GRPOTrainer, scale_rewards='batch'",
-                                 "GRPOTrainer, scale_rewards='none'", "RLOOTrainer",
-                                 "RLOOTrainer, normalize_advantages=True"])
+@pytest.mark.parametrize(
+    "row",
+    [
+        "GRPOTrainer, scale_rewards='group'",
+        "GRPOTrainer, scale_rewards='batch'",
+        "GRPOTrainer, scale_rewards='none'",
+        "RLOOTrainer",
+        "RLOOTrainer, normalize_advantages=True",
+    ],
+)
 def test_trl(row, kind, problem, tmp_path):
     """The trainer's own generation and scoring step; the rewards are given, in the order of the completions."""
     trl = pytest.importorskip("trl", reason="needs trl")
@@ -133,12 +141,24 @@ def test_trl(row, kind, problem, tmp_path):
     values, grpo = rewards(kind), row.startswith("GRPO")
     options = {"scale_rewards": row.split("'")[1]} if grpo else {"normalize_advantages": row.endswith("True")}
     config = (trl.GRPOConfig if grpo else trl.RLOOConfig)(
-        output_dir=str(tmp_path), per_device_train_batch_size=G * N, num_generations=N, max_completion_length=4, beta=0.0,
-        report_to=[], use_cpu=True, bf16=False, **options)
+        output_dir=str(tmp_path),
+        per_device_train_batch_size=G * N,
+        num_generations=N,
+        max_completion_length=4,
+        beta=0.0,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        **options,
+    )
     prompts = [{"prompt": f"<{100 + g}>90:"} for g in range(G)]
     trainer = (trl.GRPOTrainer if grpo else trl.RLOOTrainer)(
-        model=problem.initial_policy(), args=config, train_dataset=datasets.Dataset.from_list(prompts),
-        reward_funcs=lambda completions, **_: values.flatten().tolist(), processing_class=problem.tokenizer)
+        model=problem.initial_policy(),
+        args=config,
+        train_dataset=datasets.Dataset.from_list(prompts),
+        reward_funcs=lambda completions, **_: values.flatten().tolist(),
+        processing_class=problem.tokenizer,
+    )
     output = trainer._generate_and_score_completions([prompt for prompt in prompts for _ in range(N)])
     wanted = registry(formula_of("TRL", row), values)
     tolerance = 1e-4 if "normalize" in row else 1e-6  # eps 1e-4 beside the std of rloo's advantages, not of the centred rewards

@@ -148,8 +148,14 @@ def test_overhead_on_a_native_vector_environment(monkeypatch):
     policy = problem.initial_policy()
     problem.sample(policy, 0)
     (vector,) = problem.envs.values()
-    exempt = [(type(policy), "forward"), (type(policy), "act"), (type(policy), "log_prob"), (torch.Tensor, "backward"),
-              (vector.env, "step"), (vector.env, "reset")]
+    exempt = [
+        (type(policy), "forward"),
+        (type(policy), "act"),
+        (type(policy), "log_prob"),
+        (torch.Tensor, "backward"),
+        (vector.env, "step"),
+        (vector.env, "reset"),
+    ]
     share = float(np.median([shares_outside(monkeypatch, problem, policy, exempt) for _ in range(5)]))
     print(f"overhead on CartPole: {share:.1%} of the loop")
     assert share <= 0.15

@@ -37,8 +37,7 @@ optimiser: {name: adam, lr: 0.1}
 variance: {groups: 8}
 """
 TASKS = {
-    "bandit": COMMON
-    + "kind: bandit\ntitle: b\narms: {count: 3, rewards: linear}\nevaluation: {prompts: 2, samples: 4}\n",
+    "bandit": COMMON + "kind: bandit\ntitle: b\narms: {count: 3, rewards: linear}\nevaluation: {prompts: 2, samples: 4}\n",
     "maze": COMMON
     + "kind: tabular\ntitle: m\n"
     + "env: {id: maxpo_bench/Maze-v0, kwargs: {size: 9, num_starts: 8}, max_episode_steps: 20}\n"

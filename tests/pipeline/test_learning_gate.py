@@ -95,9 +95,7 @@ def test_an_off_by_one_in_k_is_caught_by_what_is_learnt(rerun, monkeypatch):
     assert not any("probe" in line for line in failures)
 
 
-@pytest.mark.parametrize(
-    "planted", [lambda r, k: -get("pkpo")(r, k=k), lambda r, k: get("pkpo")(r, k=k + 1)], ids=["sign", "k"]
-)
+@pytest.mark.parametrize("planted", [lambda r, k: -get("pkpo")(r, k=k), lambda r, k: get("pkpo")(r, k=k + 1)], ids=["sign", "k"])
 def test_the_same_mistakes_in_the_estimator_are_caught_by_its_probe(planted, rerun, monkeypatch):
     monkeypatch.setattr(get("maxpo"), "function", planted)
     code, failures = rerun()

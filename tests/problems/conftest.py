@@ -11,8 +11,15 @@ from maxpo_bench.settings import task_file
 sys.path.insert(0, str(Path(__file__).parent))  # tiny_models.py
 
 BASE = {
-    "version": 1, "title": "test", "k": 2, "group_size": 8, "groups": 3, "steps": 3,
-    "optimiser": {"name": "adam", "lr": 0.05}, "evaluation": {"prompts": 2, "samples": 8}, "score": {"success": 1.0},
+    "version": 1,
+    "title": "test",
+    "k": 2,
+    "group_size": 8,
+    "groups": 3,
+    "steps": 3,
+    "optimiser": {"name": "adam", "lr": 0.05},
+    "evaluation": {"prompts": 2, "samples": 8},
+    "score": {"success": 1.0},
 }
 
 

@@ -221,10 +221,15 @@ def test_each_head_is_drawn_as_often_as_its_softmax_says(make_task):
     assert (together - torch.eye(3)).abs().max() < 0.03  # and independently of each other
 
 
-@pytest.mark.parametrize("space", [
-    gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)] * 2), gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)}),
-    gymnasium.spaces.Text(4),
-], ids=lambda space: type(space).__name__)
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)] * 2),
+        gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)}),
+        gymnasium.spaces.Text(4),
+    ],
+    ids=lambda space: type(space).__name__,
+)
 def test_other_action_spaces_are_one_clear_line_at_load(make_task, monkeypatch, space):
     monkeypatch.setitem(SPACES, "other", space)
     with pytest.raises(InputError, match=f"test.yaml: env.id: action space {type(space).__name__} is not supported; Discrete"):
@@ -252,11 +257,18 @@ def test_sampled_actions_follow_the_policy(make_task):
     assert abs(taken.sum() - p.sum()) < 4 * error and abs(p.mean() - 0.5) > 0.02
 
 
-@pytest.mark.parametrize("outcome, expected", [
-    ({}, 5.0), ({"type": "success", "threshold": 6}, 0.0), ({"type": "success", "threshold": 5}, 1.0),
-    ({"type": "final"}, 1.0), ({"type": "normalised", "low": 0, "high": 10}, 0.5),
-    ({"type": "normalised", "low": 0, "high": 4}, 1.0),
-], ids=str)
+@pytest.mark.parametrize(
+    "outcome, expected",
+    [
+        ({}, 5.0),
+        ({"type": "success", "threshold": 6}, 0.0),
+        ({"type": "success", "threshold": 5}, 1.0),
+        ({"type": "final"}, 1.0),
+        ({"type": "normalised", "low": 0, "high": 10}, 0.5),
+        ({"type": "normalised", "low": 0, "high": 4}, 1.0),
+    ],
+    ids=str,
+)
 def test_outcomes(make_task, outcome, expected):
     problem = build(make_task("gymnasium", env={"id": "TestCountdown-v0"}, outcome=outcome), (0,))
     batch = problem.sample(problem.initial_policy(), 0)
@@ -265,8 +277,12 @@ def test_outcomes(make_task, outcome, expected):
 
 
 def test_time_limit_wrappers_and_kwargs(make_task):
-    env = {"id": "TestCountdown-v0", "max_episode_steps": 4, "kwargs": {"length": 9},
-           "wrappers": ["gymnasium.wrappers:FlattenObservation"]}
+    env = {
+        "id": "TestCountdown-v0",
+        "max_episode_steps": 4,
+        "kwargs": {"length": 9},
+        "wrappers": ["gymnasium.wrappers:FlattenObservation"],
+    }
     problem = build(make_task("gymnasium", env=env), (0,))
     assert (problem.reward(problem.sample(problem.initial_policy(), 0)) == 4).all()
 
@@ -280,10 +296,16 @@ def test_a_function_may_wrap_and_rewards_it_may_change_are_not_known(make_task, 
     assert problem.highest_reward is None and (problem.reward(batch).flatten() == 2 * batch["lengths"][0]).all()
 
 
-@pytest.mark.parametrize("space", [
-    gymnasium.spaces.MultiBinary(3), gymnasium.spaces.MultiDiscrete([2, 3]), gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)]),
-    gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2), "b": gymnasium.spaces.Box(0, 1, (2, 2))}),
-], ids=lambda space: type(space).__name__)
+@pytest.mark.parametrize(
+    "space",
+    [
+        gymnasium.spaces.MultiBinary(3),
+        gymnasium.spaces.MultiDiscrete([2, 3]),
+        gymnasium.spaces.Tuple([gymnasium.spaces.Discrete(2)]),
+        gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2), "b": gymnasium.spaces.Box(0, 1, (2, 2))}),
+    ],
+    ids=lambda space: type(space).__name__,
+)
 def test_other_observations_run_flattened_and_without_it_a_line_says_so(make_task, monkeypatch, space):
     monkeypatch.setattr(Choices, "observation_space", space)
     monkeypatch.setattr(Choices, "reset", lambda self, seed=None, options=None: (setattr(self, "age", 0), (space.sample(), {}))[1])
@@ -316,13 +338,17 @@ def test_reward_that_turns_nan_is_one_clear_line(make_task):
         problem.sample(problem.initial_policy(), 0)
 
 
-@pytest.mark.parametrize("env, message", [
-    ({"id": "CartPol-v1"}, "unknown environment 'CartPol-v1', did you mean 'CartPole-v1'"),
-    ({"id": "TestEndless-v0"}, "max_episode_steps: TestEndless-v0 has no time limit of its own"),
-    ({"id": "Blackjack-v1", "max_episode_steps": 9}, "observation space Tuple is not a vector; add a wrapper"),
-    ({"id": "CartPole-v1", "wrappers": ["gymnasium.wrappers:Nothing"]}, "write module:Class"),
-    ({"id": "CartPole-v1", "kwargs": {"gravity": 3}}, "gravity"),
-], ids=str)
+@pytest.mark.parametrize(
+    "env, message",
+    [
+        ({"id": "CartPol-v1"}, "unknown environment 'CartPol-v1', did you mean 'CartPole-v1'"),
+        ({"id": "TestEndless-v0"}, "max_episode_steps: TestEndless-v0 has no time limit of its own"),
+        ({"id": "Blackjack-v1", "max_episode_steps": 9}, "observation space Tuple is not a vector; add a wrapper"),
+        ({"id": "CartPole-v1", "wrappers": ["gymnasium.wrappers:Nothing"]}, "write module:Class"),
+        ({"id": "CartPole-v1", "kwargs": {"gravity": 3}}, "gravity"),
+    ],
+    ids=str,
+)
 def test_bad_environments_are_one_clear_line(make_task, env, message):
     with pytest.raises(InputError, match=message) as caught:
         build(make_task("gymnasium", env=env), (0,))

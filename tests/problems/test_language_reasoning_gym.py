@@ -56,10 +56,13 @@ def test_scorers_that_evaluate_are_refused(dataset):
         source(dataset=dataset, scorer="own")
 
 
-@pytest.mark.parametrize("changes,message", [
-    ({"dataset": "chain_sums"}, "did you mean 'chain_sum'"),
-    ({"options": {"nope": 1}}, "does not take them"),
-])
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"dataset": "chain_sums"}, "did you mean 'chain_sum'"),
+        ({"options": {"nope": 1}}, "does not take them"),
+    ],
+)
 def test_bad_input_is_one_line(changes, message):
     with pytest.raises(InputError, match=message):
         source(**changes)

@@ -101,11 +101,15 @@ def test_randomness_that_reset_does_not_set_is_refused(make_task, source):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("wrappers, guilty", [
-    (["gymnasium.wrappers:NormalizeObservation"], "gymnasium.wrappers:NormalizeObservation"),
-    (["gymnasium.wrappers:NormalizeReward", "gymnasium.wrappers:FlattenObservation"], "gymnasium.wrappers:NormalizeReward"),
-    (["gymnasium.wrappers:FlattenObservation", "mywrappers:Counting"], "mywrappers:Counting"),
-], ids=str)
+@pytest.mark.parametrize(
+    "wrappers, guilty",
+    [
+        (["gymnasium.wrappers:NormalizeObservation"], "gymnasium.wrappers:NormalizeObservation"),
+        (["gymnasium.wrappers:NormalizeReward", "gymnasium.wrappers:FlattenObservation"], "gymnasium.wrappers:NormalizeReward"),
+        (["gymnasium.wrappers:FlattenObservation", "mywrappers:Counting"], "mywrappers:Counting"),
+    ],
+    ids=str,
+)
 def test_the_wrapper_that_remembers_is_named(make_task, monkeypatch, wrappers, guilty):
     monkeypatch.setitem(sys.modules, "mywrappers", SimpleNamespace(Counting=Counting))
     problem = build(make_task("gymnasium", env={**CARTPOLE, "wrappers": wrappers}), (0,))
@@ -113,11 +117,18 @@ def test_the_wrapper_that_remembers_is_named(make_task, monkeypatch, wrappers, g
         problem.prepare()
 
 
-@pytest.mark.parametrize("env", [
-    CARTPOLE, LAKE, {"id": "Acrobot-v1", "max_episode_steps": 30}, {"id": "TestNoisy-v0"},
-    {**CARTPOLE, "wrappers": ["gymnasium.wrappers:FlattenObservation"]},
-    {"id": "Blackjack-v1", "max_episode_steps": 9, "wrappers": ["gymnasium.wrappers:FlattenObservation"]},
-], ids=str)
+@pytest.mark.parametrize(
+    "env",
+    [
+        CARTPOLE,
+        LAKE,
+        {"id": "Acrobot-v1", "max_episode_steps": 30},
+        {"id": "TestNoisy-v0"},
+        {**CARTPOLE, "wrappers": ["gymnasium.wrappers:FlattenObservation"]},
+        {"id": "Blackjack-v1", "max_episode_steps": 9, "wrappers": ["gymnasium.wrappers:FlattenObservation"]},
+    ],
+    ids=str,
+)
 def test_environments_that_forget_pass(make_task, env):
     task = make_task("gymnasium", env=env, score={"success": -100.0})
     refuse_memory(task)
@@ -175,7 +186,7 @@ optimiser: {{lr: 0.01}}
 evaluation: {{prompts: 2, samples: 4}}
 score: {{success: 20}}
 """
-OWN = '''
+OWN = """
 import gymnasium, numpy as np
 
 class Poisoned(gymnasium.ObservationWrapper):
@@ -188,7 +199,7 @@ class Poisoned(gymnasium.ObservationWrapper):
         return np.full(4, np.nan, np.float32) if self.seen == 3 else observation
 
 gymnasium.register("Own/Pole-v0", entry_point="gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=500)
-'''
+"""
 
 
 @pytest.fixture

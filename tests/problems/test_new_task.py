@@ -50,12 +50,15 @@ def test_environment_without_a_time_limit_gets_one(tmp_path):
     assert task_file.load(str(create("cliff", "CliffWalking-v1", tmp_path))).section("env")["max_episode_steps"] == 200
 
 
-@pytest.mark.parametrize("name, env, message", [
-    ("a b", "CartPole-v1", "letters, digits and _ only"),
-    ("../x", "CartPole-v1", "letters, digits and _ only"),
-    ("x", "CartPol-v1", "did you mean 'CartPole-v1'"),
-    ("taken", "CartPole-v1", "tasks/taken.yaml exists already"),
-])
+@pytest.mark.parametrize(
+    "name, env, message",
+    [
+        ("a b", "CartPole-v1", "letters, digits and _ only"),
+        ("../x", "CartPole-v1", "letters, digits and _ only"),
+        ("x", "CartPol-v1", "did you mean 'CartPole-v1'"),
+        ("taken", "CartPole-v1", "tasks/taken.yaml exists already"),
+    ],
+)
 def test_bad_input_writes_nothing(tmp_path, name, env, message):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "taken.yaml").write_text("mine\n")
@@ -120,21 +123,24 @@ def test_an_environment_that_breaks_a_rule_is_one_line_and_nothing_is_written(tm
     assert list(tmp_path.iterdir()) == [] and capfd.readouterr() == ("", "") and not recwarn.list
 
 
-@pytest.mark.parametrize("returns, threshold, best, line, success", [
-    ([0.0, 1.0], 0.7, None, "{type: return}", 1.0),
-    ([0.0, 0.0], None, 1.0, "{type: return}", 0.5),  # what the largest reward is nobody knows yet
-    ([-500.0, -400.0], -100, None, "{type: normalised, low: -500, high: -100}", 1.0),
-    ([-500.0, -400.0], -100, -200.0, "{type: normalised, low: -500, high: -300}", 0.5),  # a threshold out of reach
-    ([2.0, 5.0], None, None, "{type: normalised, low: 2, high: 8}", 0.5),
-    ([2.0, 5.0], None, 6.0, "{type: normalised, low: 2, high: 6}", 0.75),
-    ([2.0, 5.0], 3.0, None, "{type: normalised, low: 2, high: 8}", 0.5),  # a threshold that random episodes reach
-    ([-1.0, 0.0, 1.0, 1.0], None, None, "{type: normalised, low: -1, high: 1}", 1.0),  # a cap that several reach
-    ([-1.0, 1.0], None, 1.0, "{type: normalised, low: -1, high: 1}", 1.0),
-    ([0.001, 0.002], None, None, "{type: normalised, low: 0.001, high: 0.003}", 0.5),
-    ([-9.0, -1.0], None, None, "{type: normalised, low: -9, high: 0}", 0.88),
-    ([-7.0, -7.0], None, None, "{type: normalised, low: -7, high: -6}", 0.8),
-    ([-7.0, -7.0], None, -6.5, "{type: normalised, low: -7, high: -6.5}", 0.8),
-])
+@pytest.mark.parametrize(
+    "returns, threshold, best, line, success",
+    [
+        ([0.0, 1.0], 0.7, None, "{type: return}", 1.0),
+        ([0.0, 0.0], None, 1.0, "{type: return}", 0.5),  # what the largest reward is nobody knows yet
+        ([-500.0, -400.0], -100, None, "{type: normalised, low: -500, high: -100}", 1.0),
+        ([-500.0, -400.0], -100, -200.0, "{type: normalised, low: -500, high: -300}", 0.5),  # a threshold out of reach
+        ([2.0, 5.0], None, None, "{type: normalised, low: 2, high: 8}", 0.5),
+        ([2.0, 5.0], None, 6.0, "{type: normalised, low: 2, high: 6}", 0.75),
+        ([2.0, 5.0], 3.0, None, "{type: normalised, low: 2, high: 8}", 0.5),  # a threshold that random episodes reach
+        ([-1.0, 0.0, 1.0, 1.0], None, None, "{type: normalised, low: -1, high: 1}", 1.0),  # a cap that several reach
+        ([-1.0, 1.0], None, 1.0, "{type: normalised, low: -1, high: 1}", 1.0),
+        ([0.001, 0.002], None, None, "{type: normalised, low: 0.001, high: 0.003}", 0.5),
+        ([-9.0, -1.0], None, None, "{type: normalised, low: -9, high: 0}", 0.88),
+        ([-7.0, -7.0], None, None, "{type: normalised, low: -7, high: -6}", 0.8),
+        ([-7.0, -7.0], None, -6.5, "{type: normalised, low: -7, high: -6.5}", 0.8),
+    ],
+)
 def test_fitted_outcome(returns, threshold, best, line, success):
     assert fit_outcome(returns, threshold, best) == (line, pytest.approx(success, abs=0.011))
     if max(returns) > min(returns) and success < 1:  # a random episode reached it
@@ -222,7 +228,9 @@ def test_acrobot_is_added_in_a_clone_and_its_cells_alone_run(tmp_path, run_cli):
     values["env"]["max_episode_steps"] = 20  # its cells, cut short
     task.write_text(yaml.safe_dump({**values, "groups": 1, "steps": 2, "seeds": 2}))
     environment = {
-        **os.environ, "PYTHONPATH": str(clone), "DVC_NO_ANALYTICS": "1",
+        **os.environ,
+        "PYTHONPATH": str(clone),
+        "DVC_NO_ANALYTICS": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "dvc", "repro", *(f"{stages}:train@{estimator}" for estimator in ("maxpo", "rloo"))]
@@ -236,6 +244,9 @@ def test_acrobot_is_added_in_a_clone_and_its_cells_alone_run(tmp_path, run_cli):
     assert added.keys() == {"base", "train@maxpo", "train@rloo"} and locks == {path: path.read_bytes() for path in locks}
     status = subprocess.run(["git", "-C", clone, "status", "--porcelain"], check=True, capture_output=True, text=True)
     assert {line[3:] for line in status.stdout.splitlines()} == {
-        "params.yaml", "tasks/acrobot_added.yaml", "results/base/acrobot_added/", "results/pipeline/acrobot_added/",
+        "params.yaml",
+        "tasks/acrobot_added.yaml",
+        "results/base/acrobot_added/",
+        "results/pipeline/acrobot_added/",
         "results/runs/acrobot_added/",
     }

@@ -102,10 +102,17 @@ def test_walk_replayed_step_by_step(make_task, env):
     assert torch.allclose(logs[3], table[batch["pairs"][batch["episodes"] == 3]].sum())
 
 
-@pytest.mark.parametrize("env, outcome", [
-    (LAKE, {}), (MAZE, {}), (MAZE, {"type": "final"}), (CLIFF, {"type": "normalised", "low": -100, "high": -13}),
-    (CLIFF, {"type": "success", "threshold": -60}),
-], ids=str)
+@pytest.mark.parametrize(
+    "env, outcome",
+    [
+        (LAKE, {}),
+        (MAZE, {}),
+        (MAZE, {"type": "final"}),
+        (CLIFF, {"type": "normalised", "low": -100, "high": -13}),
+        (CLIFF, {"type": "success", "threshold": -60}),
+    ],
+    ids=str,
+)
 def test_sampled_max_at_k_agrees_with_exact(make_task, env, outcome):
     problem = build(make_task("tabular", env=env, outcome=outcome), (0, 1))
     policy = random_policy(problem)
@@ -217,19 +224,23 @@ def test_maze_is_what_it_says():
         gymnasium.make("maxpo_bench/Maze-v0", size=4)
 
 
-@pytest.mark.parametrize("env, message", [
-    ({"id": "FrozenLake-v9"}, "FrozenLake"),
-    ({"id": "FrozenLak-v1"}, "did you mean 'FrozenLake-v1'"),
-    ({"id": "FrozenLake-v1", "kwargs": {"map": "8x8"}}, "map"),
-    ({"id": "CliffWalking-v1"}, "max_episode_steps: CliffWalking-v1 has no time limit"),
-    ({"id": "CartPole-v1"}, "test.yaml: env.id: CartPole-v1 publishes no transition table"),
-    ({"id": "FrozenLake-v1", "wrappers": ["gymnasium.wrappers:NormalizeReward"]}, "wrappers and envpool have no part"),
-    ({"id": "FrozenLake-v1", "kwargs": {"map_name": "9x9"}}, "KeyError: '9x9' with env.kwargs"),
-    ({"id": "maxpo_bench/Maze-v0", "kwargs": {"guard": 2}}, r"guard=2, .*must be in \[0, 1\]"),
-    ({"id": "maxpo_bench/Maze-v0", "kwargs": {"num_starts": 0}}, "num_starts=0: at least 1"),
-    ({"id": "Pendulum-v1"}, "kind tabular needs discrete actions"),
-    ({"id": "MiniGrid-Empty-5x5-v0"}, r"needs minigrid, which is not installed: pip install 'maxpo-bench\[minigrid\]'"),
-], ids=str)
+@pytest.mark.parametrize(
+    "env, message",
+    [
+        ({"id": "FrozenLake-v9"}, "FrozenLake"),
+        ({"id": "FrozenLak-v1"}, "did you mean 'FrozenLake-v1'"),
+        ({"id": "FrozenLake-v1", "kwargs": {"map": "8x8"}}, "map"),
+        ({"id": "CliffWalking-v1"}, "max_episode_steps: CliffWalking-v1 has no time limit"),
+        ({"id": "CartPole-v1"}, "test.yaml: env.id: CartPole-v1 publishes no transition table"),
+        ({"id": "FrozenLake-v1", "wrappers": ["gymnasium.wrappers:NormalizeReward"]}, "wrappers and envpool have no part"),
+        ({"id": "FrozenLake-v1", "kwargs": {"map_name": "9x9"}}, "KeyError: '9x9' with env.kwargs"),
+        ({"id": "maxpo_bench/Maze-v0", "kwargs": {"guard": 2}}, r"guard=2, .*must be in \[0, 1\]"),
+        ({"id": "maxpo_bench/Maze-v0", "kwargs": {"num_starts": 0}}, "num_starts=0: at least 1"),
+        ({"id": "Pendulum-v1"}, "kind tabular needs discrete actions"),
+        ({"id": "MiniGrid-Empty-5x5-v0"}, r"needs minigrid, which is not installed: pip install 'maxpo-bench\[minigrid\]'"),
+    ],
+    ids=str,
+)
 def test_bad_environments_are_one_clear_line(make_task, env, message):
     if "MiniGrid" in env["id"] and importlib.util.find_spec("minigrid"):
         pytest.skip("minigrid is installed")

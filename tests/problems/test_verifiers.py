@@ -71,8 +71,12 @@ def verifiers():
 
 
 VERIFIERS = [
-    *TASKS, *(f"{name} graded" for name in TASKS),
-    "huggingface last_number", "huggingface marked", "reasoning_gym exact", "reasoning_gym own",
+    *TASKS,
+    *(f"{name} graded" for name in TASKS),
+    "huggingface last_number",
+    "huggingface marked",
+    "reasoning_gym exact",
+    "reasoning_gym own",
 ]
 
 
@@ -196,11 +200,13 @@ def test_no_text_makes_a_verifier_raise_or_take_long_nightly(case):
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.recursive(
-    st.integers(0, 999).map(str),
-    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
-    max_leaves=12,
-))
+@given(
+    st.recursive(
+        st.integers(0, 999).map(str),
+        lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]}{t[1]}{t[2]})"),
+        max_leaves=12,
+    )
+)
 def test_expressions_equal_python(text):
     from fractions import Fraction
 
@@ -221,9 +227,7 @@ def _tokens(text):
     return re.findall(r"\d+|.", text)
 
 
-@pytest.mark.parametrize(
-    "text,value", [("2+3*4", 14), ("2*3+4", 10), ("9-3-2", 4), ("8/4/2", 1), ("(2+3)*4", 20), ("2-3*4", -10)]
-)
+@pytest.mark.parametrize("text,value", [("2+3*4", 14), ("2*3+4", 10), ("9-3-2", 4), ("8/4/2", 1), ("(2+3)*4", 20), ("2-3*4", -10)])
 def test_precedence(text, value):
     numerator, denominator = expressions.evaluate(text)[0]
     assert numerator == value * denominator
@@ -264,12 +268,24 @@ def test_subset_sum(text):
     assert source("subset_sum")[0].verify({"prompt": "235778>15:", "digits": "235778", "target": 15}, text) == SUMS[text]
 
 
-@pytest.mark.parametrize("answer,text,reward", [
-    ("72", "so it is 72", 1), ("72", "72.0", 1), ("1,234", "#### 1234", 1), ("0.5", "1/2", 1), ("-3", "x = -3.", 1),
-    ("72", "first 72 then 71", 0), ("72", "\\boxed{72} and 5 apples", 1), ("72", "#### 72\n", 1), ("72", "", 0),
-    ("10", "$10.", 1),
-    ("72", "seventy-two", 0), ("5", "50%", 0), ("72", "\u0667\u0662", 0),
-])
+@pytest.mark.parametrize(
+    "answer,text,reward",
+    [
+        ("72", "so it is 72", 1),
+        ("72", "72.0", 1),
+        ("1,234", "#### 1234", 1),
+        ("0.5", "1/2", 1),
+        ("-3", "x = -3.", 1),
+        ("72", "first 72 then 71", 0),
+        ("72", "\\boxed{72} and 5 apples", 1),
+        ("72", "#### 72\n", 1),
+        ("72", "", 0),
+        ("10", "$10.", 1),
+        ("72", "seventy-two", 0),
+        ("5", "50%", 0),
+        ("72", "\u0667\u0662", 0),
+    ],
+)
 def test_numeric_answers(answer, text, reward):
     assert numeric().verify({"prompt": "x", "answer": f"reasoning 12 + 3 #### {answer}"}, text) == reward
 
@@ -305,11 +321,14 @@ def test_held_out_prompts_are_never_training_prompts(name):
     assert len(held_out) >= 128 and len(set(held_out)) == len(held_out)
 
 
-@pytest.mark.parametrize("name,prompt,texts", [
-    ("countdown3", {"digits": "259", "target": 90}, ["2+5*9", "2*5*9"]),
-    ("text_maze", {"prompt": "S...G" + "." * 20 + ":"}, ["D", "R", "RRRR"]),
-    ("subset_sum", {"digits": "235778", "target": 15}, ["2+3", "8+5", "8+7"]),
-])
+@pytest.mark.parametrize(
+    "name,prompt,texts",
+    [
+        ("countdown3", {"digits": "259", "target": 90}, ["2+5*9", "2*5*9"]),
+        ("text_maze", {"prompt": "S...G" + "." * 20 + ":"}, ["D", "R", "RRRR"]),
+        ("subset_sum", {"digits": "235778", "target": 15}, ["2+3", "8+5", "8+7"]),
+    ],
+)
 def test_graded_rewards_grow_towards_the_answer(name, prompt, texts):
     made = type(source(name)[0])({**task_file.load(name).section("data"), "graded": True})
     rewards = [made.verify(prompt, text) for text in texts]

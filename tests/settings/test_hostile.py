@@ -143,15 +143,11 @@ def test_a_path_given_on_purpose_is_taken(folder):
     assert task_file.load("../outside.yaml").name == "outside"
 
 
-@pytest.mark.parametrize(
-    "kind", ["../code.py:Evil", "/tmp/code.py:Evil", "sub/../../code.py:Evil", "link.py:Evil", "os.py:system"]
-)
+@pytest.mark.parametrize("kind", ["../code.py:Evil", "/tmp/code.py:Evil", "sub/../../code.py:Evil", "link.py:Evil", "os.py:system"])
 def test_code_of_a_task_stays_beside_it(kind, folder):
     (folder / "code.py").write_text("raise SystemExit('ran')\n")
     (folder / "tasks" / "link.py").symlink_to(folder / "code.py")
-    (folder / "tasks" / "evil.yaml").write_text(
-        TASK.replace("kind: bandit", f"kind: {kind}").replace("arms:", "options:")
-    )
+    (folder / "tasks" / "evil.yaml").write_text(TASK.replace("kind: bandit", f"kind: {kind}").replace("arms:", "options:"))
     with pytest.raises(InputError, match="kind"):
         task_file.load("evil")
 

@@ -12,9 +12,21 @@ from maxpo_bench.estimators import get
 from maxpo_bench.studies import mixed_groups, shrunk_baseline
 
 
-@pytest.mark.parametrize("n, p, bias", [
-    (8, 0.01, 0.119), (8, 0.1, 0.076), (8, 0.25, 0.028), (8, 0.5, 0.0), (8, 0.9, -0.076),
-    (2, 0.01, 0.49), (2, 0.1, 0.40), (2, 0.25, 0.25), (2, 0.5, 0.0), (2, 0.9, -0.40)])
+@pytest.mark.parametrize(
+    "n, p, bias",
+    [
+        (8, 0.01, 0.119),
+        (8, 0.1, 0.076),
+        (8, 0.25, 0.028),
+        (8, 0.5, 0.0),
+        (8, 0.9, -0.076),
+        (2, 0.01, 0.49),
+        (2, 0.1, 0.40),
+        (2, 0.25, 0.25),
+        (2, 0.5, 0.0),
+        (2, 0.9, -0.40),
+    ],
+)
 def test_the_published_biases_to_three_digits(n, p, bias):
     assert mixed_groups.conditional_mean(p, n) - p == pytest.approx(bias, abs=5e-4 if n == 8 else 5e-3)
 

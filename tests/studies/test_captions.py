@@ -53,24 +53,30 @@ def test_regimes(pkpo, words):
 
 @pytest.mark.parametrize("maxpo, contradicts, apart", [(0.5, True, 0), (0.95, False, 0), (1.5, False, 1)])
 def test_bandit_snr(maxpo, contradicts, apart):
-    rows = [{"rewards": "linear", "arms": 4, "k": 2, "estimator": e, "snr": s, "low": s - 0.1, "high": s + 0.1}
-            for e, s in (("pkpo", 1.0), ("maxpo", maxpo))]
+    rows = [
+        {"rewards": "linear", "arms": 4, "k": 2, "estimator": e, "snr": s, "low": s - 0.1, "high": s + 0.1}
+        for e, s in (("pkpo", 1.0), ("maxpo", maxpo))
+    ]
     caption = bandit_snr.caption(pd.DataFrame(rows))
     assert ("contradicts" in caption) == contradicts and f"in {apart} with the two intervals apart" in caption
 
 
 @pytest.mark.parametrize("maxpo, words", [(2.0, "contradicts the claim"), (0.5, "as claimed"), (1.05, "more at 0 and less at 0")])
 def test_pkpo_variance(maxpo, words):
-    rows = [{"group_size": 8, "estimator": e, "variance": v, "low": v - 0.1, "high": v + 0.1}
-            for e, v in (("pkpo", 1.0), ("maxpo", maxpo))]
+    rows = [
+        {"group_size": 8, "estimator": e, "variance": v, "low": v - 0.1, "high": v + 0.1}
+        for e, v in (("pkpo", 1.0), ("maxpo", maxpo))
+    ]
     caption = pkpo_variance.caption(pd.DataFrame(rows))
     assert words in caption and ("contradicts" in caption) == (maxpo > 1.2)
 
 
 @pytest.mark.parametrize("larger, words", [(0.9, "as rs_grpo, beta 16."), (0.1, "this learning rate.")])
 def test_local_optimum(larger, words):
-    rows = [{"estimator": e, "step": 400, "escaped": v, "low": v - 0.05, "high": v + 0.05}
-            for e, v in (("rs_grpo", 0.1), ("rs_grpo, beta 16", larger), ("maxpo", 0.9))]
+    rows = [
+        {"estimator": e, "step": 400, "escaped": v, "low": v - 0.05, "high": v + 0.05}
+        for e, v in (("rs_grpo", 0.1), ("rs_grpo, beta 16", larger), ("maxpo", 0.9))
+    ]
     caption = local_optimum.caption(pd.DataFrame(rows))
     assert caption.endswith(words) and ("escapes more often" in caption) == (larger > 0.5)
     assert "contradicts" not in local_optimum.caption(pd.DataFrame(rows).query("estimator != 'rs_grpo'"))

@@ -22,6 +22,7 @@ def test_peak_memory_counts_tensors_alive_together():
         first, second = torch.zeros(2, megabyte, dtype=torch.uint8), torch.zeros(megabyte, dtype=torch.uint8)
         del first
         return torch.zeros(megabyte, dtype=torch.uint8) + second
+
     assert cost.peak_memory(two_then_one) == pytest.approx(3 * megabyte, rel=0.01)
 
 

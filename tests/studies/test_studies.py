@@ -13,8 +13,17 @@ from maxpo_bench.estimators import get
 from maxpo_bench.studies import bandit_snr, centring, effective_reward, local_optimum, pkpo_objective, pkpo_variance
 from maxpo_bench.studies import regimes as regimes_study
 
-ALL = ("bandit_snr", "centring", "cost", "effective_reward", "local_optimum", "pkpo_objective", "pkpo_variance",
-       "properties", "regimes")
+ALL = (
+    "bandit_snr",
+    "centring",
+    "cost",
+    "effective_reward",
+    "local_optimum",
+    "pkpo_objective",
+    "pkpo_variance",
+    "properties",
+    "regimes",
+)
 
 
 def test_studies_are_found_without_importing_torch():
@@ -32,9 +41,16 @@ def test_a_new_study_needs_no_list(tmp_path, monkeypatch):
     assert studies.names() == ["mine"]
 
 
-@pytest.mark.parametrize("k, theta, value, slope", [
-    (1, 0.8624, 0.6613, -3.069), (2, 0.9017, 0.8004, -3.189), (4, 0.9387, 0.8924, -1.777),
-    (8, 0.9690, 0.9438, -0.354), (16, 0.9856, 0.9707, -0.0469)])
+@pytest.mark.parametrize(
+    "k, theta, value, slope",
+    [
+        (1, 0.8624, 0.6613, -3.069),
+        (2, 0.9017, 0.8004, -3.189),
+        (4, 0.9387, 0.8924, -1.777),
+        (8, 0.9690, 0.9438, -0.354),
+        (16, 0.9856, 0.9707, -0.0469),
+    ],
+)
 def test_maximisers_of_the_toy_agree_with_the_published_setting(k, theta, value, slope):
     found = pkpo_objective.maximiser(k)
     assert found == pytest.approx((theta, value), abs=6e-5)
@@ -105,6 +121,7 @@ def enumerated_variance(arms, contexts, p, k, n, estimator):
 def test_exact_variances_of_the_map_agree_with_enumeration(monkeypatch, arms, contexts, n):
     monkeypatch.setattr(regimes_study, "GEOMETRIES", {"tiny": (arms, contexts, None)})
     for p, k in ((0.2, 2), (0.7, n - 1)):
+
         def blend(rewards, k):
             return get("baseline_blend")(rewards, k=k, w=(n - k) / (n - 1))
 
@@ -115,8 +132,11 @@ def test_exact_variances_of_the_map_agree_with_enumeration(monkeypatch, arms, co
         truth = enumerated_variance(arms, contexts, p, k, n, blend)
         assert exact["baseline_blend"] == pytest.approx(truth, rel=1e-10)
         assert exact["best constant w"] <= min(exact[name] for name in ("maxpo", "pkpo", "baseline_blend")) + 1e-15
-        counts = [np.prod([p if x else 1 - p for x in group]) for group in itertools.product((0, 1), repeat=n)
-                  if get("maxpo")(torch.tensor(group).double(), k=k).abs().max() > 0]
+        counts = [
+            np.prod([p if x else 1 - p for x in group])
+            for group in itertools.product((0, 1), repeat=n)
+            if get("maxpo")(torch.tensor(group).double(), k=k).abs().max() > 0
+        ]
         assert live == pytest.approx(sum(counts), abs=1e-12)
 
 
@@ -165,8 +185,7 @@ def test_the_fit_goes_to_its_limit_and_a_blend_s_variance_is_a_parabola(name):
 
 
 def test_the_map_has_enough_regimes_and_its_rows_are_sound(monkeypatch):
-    kinds = [p for name in regimes_study.GEOMETRIES for p in regimes_study.CHANCES
-             if not (name.endswith("1-p") and p >= 0.5)]
+    kinds = [p for name in regimes_study.GEOMETRIES for p in regimes_study.CHANCES if not (name.endswith("1-p") and p >= 0.5)]
     assert len(kinds) * len(regimes_study.SIZES) >= 60
     monkeypatch.setattr(regimes_study, "CHANCES", (0.2,))
     monkeypatch.setattr(regimes_study, "SIZES", ((2, 8), (7, 8)))

@@ -115,6 +115,7 @@ def test_an_estimator_that_refuses_the_rewards_is_not_applicable(task):
 @pytest.mark.parametrize("side", ["score_norms", "lengths"])
 def test_side_information_comes_from_the_problem(task, side):
     """Ones leave the rewards, larger numbers move them: the policy has to differ, and only where the function asks."""
+
     def by_norm(rewards, score_norms=None):
         return get("rloo")(rewards * score_norms)
 
@@ -128,8 +129,7 @@ def test_side_information_comes_from_the_problem(task, side):
         return batch.double() * 0 + problem.weight
 
     setattr(Sided, side, give)
-    one = estimator(objective="none", centred=True, cost="N", source="this test")(
-        by_norm if side == "score_norms" else by_length)
+    one = estimator(objective="none", centred=True, cost="N", source="this test")(by_norm if side == "score_norms" else by_length)
     logits = []
     for weight in (1.0, 0.5):
         problem = Sided(task, (0,))
@@ -200,8 +200,11 @@ def test_sampled_max_at_k_agrees_with_the_exact_one():
 def test_rows_without_advantage_never_reach_the_model(task, monkeypatch):
     asked = []
     log_probs = Toy.log_probs
-    monkeypatch.setattr(Toy, "log_probs", lambda self, policy, batch, rows=None: (
-        asked.append(rows.tolist()), log_probs(self, policy, batch, rows))[1])
+    monkeypatch.setattr(
+        Toy,
+        "log_probs",
+        lambda self, policy, batch, rows=None: (asked.append(rows.tolist()), log_probs(self, policy, batch, rows))[1],
+    )
     problem = Toy(task, (0,), row_wise=True)
     policy = problem.initial_policy()
     optimiser = training.make_optimiser(task, [policy.logits])

@@ -24,9 +24,7 @@ class Maze(gymnasium.Env):
 
     metadata = {"render_modes": ["ansi"]}
 
-    def __init__(
-        self, size=11, layout=0, openings=0.15, decoy=0.5, guard=0.6, decoy_distance=5, num_starts=8, render_mode=None
-    ):
+    def __init__(self, size=11, layout=0, openings=0.15, decoy=0.5, guard=0.6, decoy_distance=5, num_starts=8, render_mode=None):
         if size < 5 or size % 2 == 0:
             raise ValueError(f"Maze: size={size}, must be odd and at least 5")
         if not (0 <= guard <= 1 and 0 <= openings <= 1 and num_starts >= 1 and layout >= 0 and np.isfinite(decoy)):

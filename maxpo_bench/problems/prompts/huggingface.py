@@ -33,8 +33,7 @@ class Source(PromptSource):
         for column in (data["prompt_column"], data["answer_column"]):
             if column not in table.column_names:
                 raise InputError(
-                    f"{self.where}: data: {data['source']} has no column {column!r}; "
-                    f"it has {', '.join(table.column_names)}"
+                    f"{self.where}: data: {data['source']} has no column {column!r}; it has {', '.join(table.column_names)}"
                 )
         if len(table) == 0:
             raise InputError(f"{self.where}: data: split {name!r} of {data['source']} is empty")
@@ -93,9 +92,7 @@ class Source(PromptSource):
                 users[-1]["content"] = template.replace("{prompt}", users[-1]["content"])
         try:
             chat_template = _dated(tokenizer.get_chat_template(), self._today)
-            return tokenizer.apply_chat_template(
-                messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True
-            )
+            return tokenizer.apply_chat_template(messages, chat_template=chat_template, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template raises what it likes: no system role, turns that do not alternate
             raise InputError(f"{self.where}: data: the chat template refuses {_short(prompt)}: {one_line(error)}") from None
 
