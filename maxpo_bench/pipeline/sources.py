@@ -73,13 +73,13 @@ def closure(*entries):
 
 
 def of_kind(task):
-    """The entries of a task's kind: the file of its problem, or what a kind of one's own imports from the package."""
+    """The entries of a task's kind: the files of its problem and its keys, or what a kind of one's own imports from the package."""
     kind = task.kind
     if ".py:" in kind:
         return ["problems/__init__.py", *sorted(_imports(task.path.parent / kind.split(":")[0]))]
     if (PACKAGE / "problems" / "prompts" / f"{kind}.py").is_file():
-        return ["problems/language.py", f"problems/prompts/{kind}.py"]
-    return [f"problems/{kind}.py"]
+        return [f"settings/kinds/{kind}.py", "problems/language.py", f"problems/prompts/{kind}.py"]
+    return [f"settings/kinds/{kind}.py", f"problems/{kind}.py"]
 
 
 def of_base(task):

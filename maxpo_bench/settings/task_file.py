@@ -1,6 +1,6 @@
 """Task files: where they lie, what may be asked for by name, and a file read as a Task. Imports no torch; YAML only to read one.
 
-Every legal key stands in task.py. A task is one YAML; its `kind` says which sections it has.
+Every legal key stands in task.py and in kinds/. A task is one YAML; its `kind` says which sections it has.
 """
 
 import hashlib
@@ -106,20 +106,20 @@ def load(name_or_path):
     """Read and check one task file. Returns a Task; InputError names the file, the key, the value and the nearest legal name."""
     from maxpo_bench.settings import loader
     from maxpo_bench.settings.models import checked
-    from maxpo_bench.settings.task import KINDS, Common, Custom
+    from maxpo_bench.settings.task import Common, Custom, kinds, model_of
 
     path = find(name_or_path)
     where = f"{path.parent.name}/{path.name}"
     raw = loader.read(path, where)
-    kind = raw.get("kind")
+    kind, known = raw.get("kind"), kinds()
     if kind is None:
-        raise InputError(f"{where}: key 'kind' is missing; one of {', '.join(KINDS)}, or path.py:Class")
+        raise InputError(f"{where}: key 'kind' is missing; one of {', '.join(known)}, or path.py:Class")
     custom = isinstance(kind, str) and re.fullmatch(r"[^:]+\.py:\w+", kind) is not None
     if custom:
         _inside(path, kind.split(":")[0], where)
-    elif not isinstance(kind, str) or kind not in KINDS:
-        raise InputError(f"{where}: kind: unknown kind {str(kind)[:100]!r}{did_you_mean(kind, KINDS)}; legal: {', '.join(KINDS)}")
-    values = checked(Custom if custom else KINDS[kind], raw, where).model_dump()
+    elif not isinstance(kind, str) or kind not in known:
+        raise InputError(f"{where}: kind: unknown kind {str(kind)[:100]!r}{did_you_mean(kind, known)}; legal: {', '.join(known)}")
+    values = checked(Custom if custom else model_of(kind), raw, where).model_dump()
     # Of what is written, not of defaults: a new key with a default changes no task.
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
     if custom:  # a task's own code is part of the task

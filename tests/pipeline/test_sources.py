@@ -13,7 +13,15 @@ from maxpo_bench.settings import params, task_file
 
 ROOT = Path(__file__).resolve().parents[2]
 GYM, TABLES, LANGUAGE = ("cartpole", "cliffwalking"), ("maze", "frozenlake"), ("countdown3", "text_maze", "subset_sum")
-SPEECH = ("policies/causal_lm", "policies/reading", "policies/self_check", "problems/language", "problems/prompts")
+SPEECH = (
+    "settings/language",
+    "policies/causal_lm",
+    "policies/reading",
+    "policies/self_check",
+    "problems/language",
+    "problems/prompts",
+)
+ENVIRONMENTS = ("problems/envs", "problems/gymnasium", "problems/tabular", "settings/environment")
 CHILD = """
 import json, sys
 from maxpo_bench.estimators import get
@@ -66,14 +74,21 @@ def test_no_language_in_what_a_gym_or_bandit_stage_runs_on(name):
 def test_no_gym_in_what_a_language_stage_runs_on(name):
     for closure in of(name):
         assert "policies/causal_lm.py" in closure
-        assert not [path for path in closure if path.startswith(("problems/gymnasium", "problems/tabular", "problems/bandit"))]
+        assert not [path for path in closure if path.startswith((*ENVIRONMENTS, "problems/bandit"))]
 
 
 @pytest.mark.parametrize("name", ["bandit", "local_optimum"])
 def test_no_environment_in_what_a_bandit_runs_on(name):
     for closure in of(name):
         assert f"problems/{task_file.load(ROOT / 'tasks' / f'{name}.yaml').kind}.py" in closure
-        assert not [path for path in closure if path.startswith(("problems/envs", "problems/gymnasium", "problems/tabular"))]
+        assert not [path for path in closure if path.startswith(ENVIRONMENTS)]
+
+
+@pytest.mark.parametrize("name", declared())
+def test_of_the_kinds_keys_a_stage_depends_on_its_own_alone(name):
+    kind = task_file.load(ROOT / "tasks" / f"{name}.yaml").kind
+    for closure in of(name):
+        assert [path for path in closure if path.startswith("settings/kinds/")] == [f"settings/kinds/{kind}.py"]
 
 
 def test_a_cell_runs_on_its_own_estimator_alone():
@@ -98,6 +113,11 @@ def test_an_edit_of_one_kind_drops_no_checkpoint_of_another(project):
     for edited, concerned in (
         ("policies/causal_lm.py", {"countdown3"}),
         ("problems/prompts/countdown.py", {"countdown3"}),
+        ("settings/language.py", {"countdown3"}),
+        ("settings/kinds/countdown.py", {"countdown3"}),
+        ("settings/kinds/text_maze.py", set()),
+        ("settings/kinds/gymnasium.py", {"cartpole"}),
+        ("settings/environment.py", {"maze", "cartpole", "cliffwalking"}),
         ("problems/envs/maze.py", {"maze", "cartpole", "cliffwalking"}),  # the registry of environments names it
         ("problems/gymnasium.py", {"cartpole"}),
         ("problems/bandit.py", {"bandit", "local_optimum"}),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from maxpo_bench.cli import main
-from maxpo_bench.settings.task import KINDS, json_schema
+from maxpo_bench.settings.task import json_schema, kinds, model_of
 from maxpo_bench.settings.task_file import names, root
 
 FIRST_LINE = "# yaml-language-server: $schema=schema.json"
@@ -31,7 +31,7 @@ def test_every_task_file_names_the_schema(name):
 
 def test_every_key_of_every_kind_is_documented():
     schema = json_schema()
-    assert {ref["$ref"].rpartition("/")[2] for ref in schema["anyOf"]} == {model.__name__ for model in KINDS.values()} | {"Custom"}
+    assert {ref["$ref"].rpartition("/")[2] for ref in schema["anyOf"]} == {model_of(kind).__name__ for kind in kinds()} | {"Custom"}
     bare = [
         f"{name}.{key}"
         for name, model in schema["$defs"].items()
