@@ -33,11 +33,11 @@ def checkpoint_seconds():
         raise InputError(f"MAXPO_BENCH_CHECKPOINT_SECONDS must be a number, got {text!r}") from None
 
 
-def check_cell(name, estimator_name):
+def check_cell(name, estimator_name, overrides=None):
     """The task and the estimator of a cell, checked together. InputError names what does not fit."""
     from maxpo_bench.estimators import get
 
-    task, estimator = load(name), get(estimator_name)
+    task, estimator = load(name, overrides), get(estimator_name)
     if task.k not in estimator.valid_k(task.group_size):
         legal = list(estimator.valid_k(task.group_size))
         allowed = f"{legal[0]}..{legal[-1]}" if legal else "none"
@@ -52,24 +52,29 @@ def resume_key(task, estimator, results):
     """What a checkpoint hangs on: another task, code, version, numerics or base policy starts anew."""
     code = sources.digest(sources.of_cell(task, estimator.name))
     text = f"{task.sha256} {code} {versions()} {numerics.mode()} {base_hash(task, results)}"
+    text += f" {task.overrides}" if task.overrides else ""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def run_cell(name, estimator_name, results=None, seeds=None):
+def run_cell(name, estimator_name, results=None, seeds=None, overrides=None, folder=None):
     """Train one cell, all seeds, and write results/runs/<task>/<estimator>/. Returns the exit code.
 
     Exit code 0 for ok, diverged and not_applicable (scientific outcomes), 1 for failed (something broke; 2 where that is a
-    reward that is not a number). seeds: others than the task's own (for another `results`).
+    reward that is not a number). seeds: others than the task's own (for another `results` or `folder`). overrides: values in place
+    of the task file's, see task_file.load. folder: where to write instead.
     """
     from maxpo_bench import problems
     from maxpo_bench.training.checkpoints import Checkpoints
     from maxpo_bench.training.loop import NotApplicable, train
 
-    task, estimator = check_cell(name, estimator_name)
+    task, estimator = check_cell(name, estimator_name, overrides)
     seeds = list(task.reported_seeds if seeds is None else seeds)
     results = Path(results or root() / "results")
-    folder, base = results / "runs" / task.name / estimator.name, base_folder(task, results)
+    where, base = folder, base_folder(task, results)
+    folder = Path(where or results / "runs" / task.name / estimator.name)
     label = f"{task.name}-{estimator.name}"
+    if where:  # beside the published cell, which may be running
+        label += "-" + hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:8]
     scratch = root() / ".resume" / label / resume_key(task, estimator, results)
     start, earlier = time.perf_counter(), 0.0  # earlier: seconds of the sessions before this one
 

@@ -37,6 +37,7 @@ def provenance(task, paths):
     return {
         "task": task.name,
         "task_sha256": task.sha256,
+        **({"overrides": task.overrides} if task.overrides else {}),
         "code_sha256": sources.digest(paths),
         "versions": versions(),
         "numerics": numerics.mode(),

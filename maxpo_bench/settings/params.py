@@ -18,6 +18,10 @@ class Lists(Section):
     @classmethod
     def _names_of_stages(cls, names, info: ValidationInfo):
         """Names become names of stages and folders; each is there once."""
+        if isinstance(names, dict):
+            for key, tasks in names.items():
+                cls._names_of_stages([key], info)
+                cls._names_of_stages(tasks, info)
         for number, name in enumerate(names if isinstance(names, list) else ()):
             if not NAME.fullmatch(name):
                 raise ValueError(f"{name[:100]!r}: a name has letters, digits and _ only")
@@ -29,8 +33,11 @@ class Lists(Section):
 class Trained(Lists):
     """Estimators besides the default ones, trained on cheap tasks."""
 
-    estimators: Names = []
+    estimators: Names = Field([], description="those that take any rewards: on all of tasks")
+    binary_only: Names = Field([], description="those for rewards that are 0 or 1: on binary_tasks")
     tasks: Names = []
+    binary_tasks: Names = []
+    seeds: int = Field(100, ge=1, description="the first so many of a task's seeds")
 
 
 class Params(Lists):
@@ -38,6 +45,8 @@ class Params(Lists):
     estimators: Names
     studies: Names
     variance_policy: str = Field(description="the estimator whose checkpoints the variance stage looks at")
+    studies_of_tasks: Names = Field([], description="studies that train or time the tasks themselves, a few minutes each")
+    task_studies: dict[str, Names] = Field({}, description="studies that train for hours: on which tasks")
     trained_estimators: Trained = Field(Trained(), description="a larger list of estimators, on the tasks that are cheap")
     long_tasks: Names = Field([], description="tasks that take hours")
 
@@ -49,8 +58,7 @@ class Params(Lists):
 
 
 def read(root):
-    """<root>/params.yaml with every default filled in, as a dict: {"tasks": [...], "estimators": [...], "studies": [...],
-    "variance_policy": str, "trained_estimators": {"estimators": [...], "tasks": [...]}, "long_tasks": [...]}.
+    """<root>/params.yaml with every default filled in, as a dict: the keys of Params.
 
     Whether there is a task, an estimator or a study of each name is not asked: see pipeline.plan.declared.
     InputError: no such file, or a file that is not as it must be.
@@ -59,3 +67,16 @@ def read(root):
     if not path.is_file():
         raise InputError("params.yaml not found; run this from the project's folder")
     return checked(Params, loader.read(path, path.name), path.name).model_dump()
+
+
+def trained_cells(params):
+    """[(task, estimator)] of the estimators besides the default ones, of params as `read` gives them; no pair of a default cell."""
+    more = params["trained_estimators"]
+    pairs = [(task, name) for task in more["tasks"] for name in more["estimators"]]
+    pairs += [(task, name) for task in more["binary_tasks"] for name in more["binary_only"]]
+    return [(task, name) for task, name in pairs if task in params["tasks"] and name not in params["estimators"]]
+
+
+def trained_studies(params):
+    """[(study, task)] of the studies that train, of params as `read` gives them."""
+    return [(study, task) for study, tasks in params["task_studies"].items() for task in tasks if task in params["tasks"]]

@@ -42,6 +42,7 @@ class Task:
     numerics: str
     resources: dict
     sections: dict = field(default_factory=dict)  # the kind's own keys and sections
+    overrides: dict = field(default_factory=dict)  # {"optimiser.lr": .1}: what a study trains otherwise than the file says
 
     def section(self, name):
         """The kind's own section as a dict (a plain key's value), {} when the kind has none of that name."""
@@ -102,8 +103,11 @@ def seed_range(text, results):
     return range(int(found[1]), int(found[2]))
 
 
-def load(name_or_path):
-    """Read and check one task file. Returns a Task; InputError names the file, the key, the value and the nearest legal name."""
+def load(name_or_path, overrides=None):
+    """Read and check one task file. Returns a Task; InputError names the file, the key, the value and the nearest legal name.
+
+    overrides: {"optimiser.lr": 0.1, "k": 2}: values in place of the file's. sha256 stays that of the file.
+    """
     from maxpo_bench.settings import loader
     from maxpo_bench.settings.models import checked
     from maxpo_bench.settings.task import Common, Custom, kinds, model_of
@@ -119,13 +123,22 @@ def load(name_or_path):
         _inside(path, kind.split(":")[0], where)
     elif not isinstance(kind, str) or kind not in known:
         raise InputError(f"{where}: kind: unknown kind {str(kind)[:100]!r}{did_you_mean(kind, known)}; legal: {', '.join(known)}")
-    values = checked(Custom if custom else model_of(kind), raw, where).model_dump()
+    changed = _overridden(raw, overrides or {})
+    values = checked(Custom if custom else model_of(kind), changed, where).model_dump()
     # Of what is written, not of defaults: a new key with a default changes no task.
     digest = hashlib.sha256(json.dumps(raw, sort_keys=True).encode()).hexdigest()
     if custom:  # a task's own code is part of the task
         digest = hashlib.sha256(digest.encode() + (path.parent / kind.split(":")[0]).read_bytes()).hexdigest()
     common = {key: values.pop(key) for key in Common.model_fields}
-    return Task(name=path.stem, path=path, sha256=digest, sections=values, **common)
+    return Task(name=path.stem, path=path, sha256=digest, sections=values, overrides=dict(overrides or {}), **common)
+
+
+def _overridden(raw, overrides):
+    """A copy of what a file says with other values at these dotted keys."""
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        raw = {**raw, **({section: {**(raw.get(section) or {}), name: value}} if section else {name: value})}
+    return raw
 
 
 def _inside(path, relative, where):
