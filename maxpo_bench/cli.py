@@ -58,36 +58,50 @@ def parse(argv):
     raise InputError(f"no command among {' '.join(argv)!r}")
 
 
-def main(argv=None):
-    """Run one command and say what went wrong in one line. Returns the exit code."""
-    import os
+def main(argv=None, stopped=lambda: False):
+    """Run one command and say what went wrong in one line. Returns the exit code.
 
-    from maxpo_bench.errors import Fault, InputError
-
+    stopped() -> whether a signal asked to end: what goes wrong after it is an interruption (KeyboardInterrupt), since libraries
+    turn one into errors of their own.
+    """
     argv = sys.argv[1:] if argv is None else argv
     try:
         module, args = parse(argv)
         return module.run(args)
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in SUITE:
+    except Exception as error:
+        if stopped():
+            raise KeyboardInterrupt from None
+        told = _told(error, argv)
+        if told is None:
             raise
-        need = f"{argv[0]} needs {missing}, which comes with the extra suite"
-        print(f'maxpo-bench: error: {need}: pip install "maxpo-bench[suite]"', file=sys.stderr)
-        return 2
-    except InputError as error:
-        print(f"maxpo-bench: error: {error}", file=sys.stderr)
-        return 2
-    except Fault as error:
-        print(f"maxpo-bench: failed: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # whoever reads us, `| head` say, has enough
+        line, code = told
+        if line:
+            print(f"maxpo-bench: {line}", file=sys.stderr)
+        return code
+
+
+def _told(error, argv):
+    """(one line, exit code) of an error that has an explanation, None of a mistake in the code."""
+    import os
+
+    from maxpo_bench.errors import Fault, InputError
+
+    if isinstance(error, ModuleNotFoundError):
+        missing = (error.name or "").partition(".")[0]
+        if missing in SUITE:
+            need = f"{argv[0]} needs {missing}, which comes with the extra suite"
+            return f'error: {need}: pip install "maxpo-bench[suite]"', 2
+    if isinstance(error, InputError):
+        return f"error: {error}", 2
+    if isinstance(error, Fault):
+        return f"failed: {error}", 1
+    if isinstance(error, BrokenPipeError):  # whoever reads us, `| head` say, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
+        return "", 1
+    if isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
-        print(f"maxpo-bench: failed: {name}{error.strerror or error}", file=sys.stderr)
-        return 1
+        return f"failed: {name}{error.strerror or error}", 1
+    return None
 
 
 def console(argv=None):
@@ -107,7 +121,7 @@ def console(argv=None):
         numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
         for number in numbers:
             signal.signal(number, stop)
-        code = main(argv)
+        code = main(argv, stopped=lambda: last > 0)
     except KeyboardInterrupt:
         ended = True
         code = 130

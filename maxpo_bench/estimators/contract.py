@@ -50,15 +50,15 @@ class Estimator:
     """A callable advantage estimator and its declaration.
 
     estimator(rewards, k=1, score_norms=None, lengths=None, **options) -> advantages
-      rewards      [..., N], any device, any real dtype; an estimator with `across_groups` reads axis -2 as the
-                   groups of one batch and every axis before it as independent batches
+      rewards      [..., N], a tensor of any device and real dtype, nested lists or a numpy array; an estimator with
+                   `across_groups` reads axis -2 as the groups of one batch and every axis before it as independent batches
       k            samples of which the best counts; must be in `valid_k(N)`, also where the formula ignores it
       score_norms  [..., N] squared score norms; ignored unless in `side`; None: not known
       lengths      [..., N] tokens of each completion, or steps of each episode, > 0; ignored unless in `side`; None: not
                    known, or all the same
       options      keyword arguments of the estimator's own function, listed in `options`
       advantages   [..., N] on the mean-loss scale, in the rewards' float dtype (integers: the default dtype)
-    Raises InputError (a ValueError) naming the estimator, the value and its place.
+    Raises InputError (a ValueError) naming the estimator, the value and its place; also of an advantage that float16 cannot hold.
     """
 
     def __init__(self, function, objective, unbiased, centred, cost, source, valid_k, unbiased_on, scale, rewards, across_groups):
@@ -96,6 +96,7 @@ class Estimator:
         return f"<estimator {self.name}: {self.objective}, {self.source}>"
 
     def __call__(self, rewards, k=1, score_norms=None, lengths=None, **options):
+        rewards = self._tensor("rewards", rewards)
         dtype = rewards.dtype if rewards.is_floating_point() else torch.get_default_dtype()
         num_axes = 2 if self.across_groups else 1
         if rewards.dim() < num_axes or rewards.shape[-1] < 2:
@@ -120,7 +121,23 @@ class Estimator:
             arguments["k"] = int(k)
         for name in self.side:
             arguments[name] = self._side(name, score_norms if name == "score_norms" else lengths, rewards)
-        return self.function(values, **arguments).to(dtype)
+        found = self.function(values, **arguments)
+        if dtype is torch.float16:  # the only dtype so narrow that common rewards leave it
+            largest = torch.finfo(dtype).max
+            wanted = f"float32 or float64 rewards: float16 advantages end at {largest:.0f}"
+            self._reject(wanted, found, found.abs() <= largest, "advantages")
+        return found.to(dtype)
+
+    def _tensor(self, name, values):
+        """Lists and numpy arrays as a tensor; tensors as they are."""
+        if not isinstance(values, torch.Tensor):
+            try:
+                values = torch.tensor(values)
+            except Exception as error:  # torch has many words for it
+                raise InputError(f"{self.name}: {name} must be numbers [..., N]: {str(error).splitlines()[0]}") from None
+        if values.is_complex():
+            raise InputError(f"{self.name}: {name} must be real numbers, got {values.dtype}")
+        return values
 
     def _reject(self, wanted, values, good, what="rewards"):
         """Raises InputError for the first of the values that is not good; returns when all are."""
@@ -136,6 +153,7 @@ class Estimator:
         """Side information as float64; None stays None."""
         if values is None:
             return None
+        values = self._tensor(name, values)
         if values.shape != rewards.shape:
             raise InputError(f"{self.name}: {name} has shape {list(values.shape)}, rewards have {list(rewards.shape)}")
         values = values.detach().to(rewards.device, torch.float64)

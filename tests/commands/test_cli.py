@@ -164,6 +164,28 @@ def test_the_second_of_two_signals_does_not_disturb_the_cleaning_up():
     assert done.stdout == "first stopped\nsecond stopped\n"
 
 
+SWALLOWS = """
+import os, signal
+from maxpo_bench import cli, errors
+from maxpo_bench.commands import plan
+
+def run(args):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise {error} from None
+
+plan.run = run
+cli.console(["plan"])
+"""
+
+
+@pytest.mark.parametrize("error", ["ValueError('what a library makes of it')", "errors.InputError('x')", "OSError('x')"])
+def test_an_error_after_a_signal_is_the_interruption(error):
+    """torch makes an error of its own of a KeyboardInterrupt in the middle of a read."""
+    one_line(process(SWALLOWS.format(error=error)), 130, "plan interrupted")
+
+
 def test_a_signal_after_the_end_changes_nothing():
     code = (
         "import atexit, os, signal; from maxpo_bench.cli import console\n"

@@ -75,6 +75,47 @@ def test_bad_reward_is_named_with_its_place(name, bad):
         get(name)(rewards, k=get(name).valid_k(4)[0])
 
 
+def legal(name, n=4):
+    """(rewards [2, n] float64, k) that an estimator takes."""
+    k = 2 if 2 in get(name).valid_k(n) else get(name).valid_k(n)[0]
+    return torch.tensor([[1.0, 0.0] * (n // 2), [0.0] * (n - 1) + [1.0]], dtype=torch.float64), k
+
+
+@pytest.mark.parametrize("name", names())
+def test_lists_and_numpy_arrays_are_taken(name):
+    rewards, k = legal(name)
+    one, side = get(name), {"score_norms": torch.rand(2, 4), "lengths": torch.rand(2, 4) + 1}
+    assert torch.equal(one(rewards.tolist(), k=k), one(rewards.float(), k=k))
+    array = rewards.numpy()
+    array.flags.writeable = False
+    assert torch.equal(one(array, k=k, **side), one(rewards, k=k, **side))
+    assert torch.equal(one(array.astype("int64"), k=k), one(rewards.long(), k=k))
+    lists = {key: values.tolist() for key, values in side.items()}
+    assert torch.equal(one(rewards, k=k, **lists), one(rewards, k=k, **side))
+
+
+@pytest.mark.parametrize("bad", [[[1.0, 0.0], [1.0]], ["a", "b"], None, "rewards", {"a": 1.0}, object(), [1 + 2j, 0j]])
+@pytest.mark.parametrize("name", names())
+def test_what_is_no_table_of_numbers_is_one_line(name, bad):
+    with pytest.raises(InputError, match=rf"^{name}: rewards must be ") as caught:
+        get(name)(bad)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", names())
+def test_half_precision_gives_finite_advantages_or_one_line(name):
+    _, k = legal(name)
+    if get(name).rewards in ("any", "non-negative"):
+        rewards = [[60000.0, 59000.0, 0.0, 100.0], [65504.0, 0.0, 0.0, 0.0]]
+        rewards += [[-65504.0, 65504.0, 1.0, 0.0], [-60000.0, 0.0, 0.0, 0.0]] if get(name).rewards == "any" else []
+    else:
+        rewards = legal(name)[0].tolist()
+    try:
+        assert torch.isfinite(get(name)(torch.tensor(rewards, dtype=torch.float16), k=k)).all()
+    except InputError as error:
+        assert "float32" in str(error) and "\n" not in str(error) and name in str(error)
+
+
 def test_two_infinities_that_cancel_are_seen():
     with pytest.raises(InputError, match="finite"):
         get("maxpo")(torch.tensor([float("inf"), float("-inf"), 0.0]), k=1)
