@@ -1,8 +1,8 @@
 """Which files of the package a stage really runs on: what its result hangs on, for DVC and for checkpoints. Imports no torch.
 
 Followed from import to import through the sources themselves, so there is no list to keep. A task's problem is chosen by its
-kind, and an estimator by its name: those are the starting points. tests/pipeline/test_dependency_gate.py holds the answer
-against what each stage is seen to execute.
+kind, its environment by env.id, and an estimator by its name: those are the starting points. tests/pipeline/test_dependency_gate.py
+holds the answer against what each stage is seen to execute.
 """
 
 import ast
@@ -15,6 +15,16 @@ import maxpo_bench
 
 PACKAGE = Path(maxpo_bench.__file__).parent
 ENTRY_POINT = re.compile(r"maxpo_bench(\.\w+)+:\w+")  # as gymnasium's registry names a class
+REGISTRY = "problems/envs/__init__.py"
+
+# They start the work, deal it out and say how it ended, in words; no number of a result is made in them. So a mend there makes no
+# stage stale. Whatever computes, seeds, orders or writes a number does not belong here.
+CARRIERS = {
+    "cli.py": "reads the command line and turns errors and signals into lines; commands/*.py say what runs",
+    "errors.py": "what errors are called",
+    "pipeline/jobs.py": "deals seeds out to workers, whose number changes no byte (tests/resilience/test_determinism.py)",
+    "pipeline/sources.py": "says what to hash",
+}
 
 
 @functools.cache
@@ -42,9 +52,23 @@ def _imports(path):
             for alias in node.names:
                 if alias.name.split(".")[0] == "maxpo_bench":
                     found |= _files(alias.name)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and ENTRY_POINT.fullmatch(node.value):
-            found |= _files(node.value.partition(":")[0])
     return frozenset(found)
+
+
+def _entry_points(tree):
+    """The files of the package that classes named as texts ("maxpo_bench.module:Class") in a piece of code are in."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return {path for text in texts if ENTRY_POINT.fullmatch(text) for path in _files(text.partition(":")[0])}
+
+
+def _of_environment(section):
+    """The files of the package behind a task's `env`: its wrappers, and the class that the registry names for its id."""
+    found = _entry_points(ast.parse(repr(section)))
+    module, _, env_id = section["id"].rpartition(":")
+    for node in ast.walk(_tree(REGISTRY)):
+        if isinstance(node, ast.Call) and any(isinstance(a, ast.Constant) and a.value == env_id for a in node.args):
+            found |= _entry_points(node)
+    return sorted(found | (_files(module) if module.startswith("maxpo_bench") else set()))
 
 
 def _files(module):
@@ -61,7 +85,7 @@ def _files(module):
 
 
 def closure(*entries):
-    """Sorted paths, relative to the package, of everything that the entries (paths) import, and theirs in turn."""
+    """Sorted paths, relative to the package, of everything that the entries (paths) import, and theirs in turn; no CARRIERS."""
     modules = ["maxpo_bench." + entry.removesuffix(".py").replace("/", ".") for entry in entries]
     found, todo = set(), [path for module in modules for path in _files(module)]
     while todo:
@@ -69,34 +93,36 @@ def closure(*entries):
         if path not in found:
             found.add(path)
             todo += _imports(path)
-    return sorted(path for path in found if not words_only(path))
+    return sorted(path for path in found if path not in CARRIERS and not words_only(path))
 
 
 def of_kind(task):
     """The entries of a task's kind: the files of its problem and its keys, or what a kind of one's own imports from the package."""
     kind = task.kind
     if ".py:" in kind:
-        return ["problems/__init__.py", *sorted(_imports(task.path.parent / kind.split(":")[0]))]
+        own = task.path.parent / kind.split(":")[0]  # it may make any environment
+        return ["problems/__init__.py", *sorted(_imports(own) | _entry_points(_tree(own)) | _entry_points(_tree(REGISTRY)))]
     if (PACKAGE / "problems" / "prompts" / f"{kind}.py").is_file():
         return [f"settings/kinds/{kind}.py", "problems/language.py", f"problems/prompts/{kind}.py"]
-    return [f"settings/kinds/{kind}.py", f"problems/{kind}.py"]
+    environment = _of_environment(task.section("env")) if task.section("env") else []
+    return [f"settings/kinds/{kind}.py", f"problems/{kind}.py", *environment]
 
 
 def of_base(task):
     """What a task's base stage runs on."""
-    return closure("cli.py", "commands/base.py", "pipeline/base.py", *of_kind(task))
+    return closure("commands/base.py", "pipeline/base.py", *of_kind(task))
 
 
 def of_cell(task, estimator=None):
     """What a cell runs on; of the estimators, its own file and what that imports (None: what is common to all)."""
     own = [f"estimators/{estimator}.py"] if estimator else []
-    return closure("cli.py", "commands/train.py", "pipeline/cell.py", *own, *of_kind(task))
+    return closure("commands/train.py", "pipeline/cell.py", *own, *of_kind(task))
 
 
 def of_variance(task):
     """What a variance stage runs on: every estimator."""
     every = [f"estimators/{path.name}" for path in sorted((PACKAGE / "estimators").glob("*.py"))]
-    return closure("cli.py", "commands/variance.py", "pipeline/variance.py", *every, *of_kind(task))
+    return closure("commands/variance.py", "pipeline/variance.py", *every, *of_kind(task))
 
 
 def digest(paths):

@@ -1,4 +1,4 @@
-"""The keys that every task file may have, with type, range, default and meaning: a class per section. Each kind adds its own (kinds/).
+"""The keys of every task file, with type, range, default and meaning: a class per section. Each kind adds its own (kinds/).
 
 What pydantic says of a wrong file becomes one line in models.py; files are found and read by task_file.py; tasks/schema.json, for
 editors, is written from these classes by `maxpo-bench schema`.

@@ -23,6 +23,8 @@ HARMLESS = {  # words and the version, nothing else: their change must not rerun
     for path in (ROOT / "maxpo_bench").rglob("__init__.py")
     if sources.words_only(path.relative_to(ROOT / "maxpo_bench").as_posix())
 }
+# They decide no number: the reasons stand beside each in sources.py. A stage that runs only these would have no dependency.
+CARRIERS = {f"maxpo_bench/{path}" for path in sources.CARRIERS}
 # What other dependencies decide: weights are made again and held to their hashes, provenance.json says what base.json is of.
 REMADE = ("weights.safetensors", "checkpoints.safetensors", "provenance.json")
 
@@ -87,7 +89,7 @@ def missing(stage, traced):
     for key in ("outs", "metrics", "plots"):
         listed += [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get(key, [])]
     used = set(traced["executed"]) | {path for path in traced["read"] if not path.startswith(".resume")}
-    used = {path for path in used if not path.endswith(REMADE)} - HARMLESS
+    used = {path for path in used if not path.endswith(REMADE)} - HARMLESS - CARRIERS
     if any(path.startswith("results/summary") for path in listed):  # it holds the hashes of the cells' files
         listed += ["results/base", "results/runs", "results/variance"]
     return sorted(path for path in used if not any(path == one or path.startswith(one + "/") for one in listed))
@@ -151,6 +153,19 @@ def test_deps_cover_what_every_study_uses(tmp_path):
         assert missing(found[name], seen) == [], f"not among the deps of {name} in dvc.yaml"
 
 
+def test_what_decides_no_number_is_these_files_alone():
+    """The one exception to the gate. A file that computes, seeds, orders or writes numbers must not get in."""
+    assert set(sources.CARRIERS) == {"cli.py", "errors.py", "pipeline/jobs.py", "pipeline/sources.py"}
+    for path in CARRIERS:
+        imported = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Import)]
+        assert not {alias.name.split(".")[0] for node in imported for alias in node.names} & {
+            "torch",
+            "numpy",
+            "random",
+            "gymnasium",
+        }
+
+
 @pytest.mark.parametrize("path", sorted(HARMLESS))
 def test_what_needs_no_dependency_holds_no_code(path):
     for node in ast.parse((ROOT / path).read_text()).body:
@@ -174,6 +189,7 @@ def test_the_trace_sees_modules_task_files_and_results(traced):
     assert {"maxpo_bench/estimators/maxpo.py", "maxpo_bench/problems/envs/maze.py"} <= set(train["executed"])
     assert {"tasks/maze.yaml", "results/base/maze/base.json"} <= set(train["read"])
     assert "maxpo_bench/estimators/rloo.py" not in train["executed"]
+    assert "maxpo_bench/problems/envs/maze.py" not in used["train@cartpole-maxpo"]["executed"]
 
 
 def test_a_missing_dependency_is_named(traced):

@@ -91,6 +91,15 @@ def test_of_the_kinds_keys_a_stage_depends_on_its_own_alone(name):
         assert [path for path in closure if path.startswith("settings/kinds/")] == [f"settings/kinds/{kind}.py"]
 
 
+def test_of_the_environments_a_task_depends_on_its_own_alone(tmp_path):
+    assert all("problems/envs/maze.py" in closure for closure in of("maze"))
+    assert not any("problems/envs/maze.py" in closure for name in (*GYM, "frozenlake") for closure in of(name))
+    text = (ROOT / "tasks" / "cartpole.yaml").read_text()
+    path = tmp_path / "wrapped.yaml"
+    path.write_text(text.replace("id: CartPole-v1", "id: CartPole-v1\n  wrappers: ['maxpo_bench.problems.envs.maze:Maze']"))
+    assert path.read_text() != text and "problems/envs/maze.py" in sources.of_base(task_file.load(path))
+
+
 def test_a_cell_runs_on_its_own_estimator_alone():
     cell = of("bandit")[1]
     assert "estimators/maxpo.py" in cell and not {"estimators/rloo.py", "estimators/tailrl.py"} & set(cell)
@@ -118,7 +127,8 @@ def test_an_edit_of_one_kind_drops_no_checkpoint_of_another(project):
         ("settings/kinds/text_maze.py", set()),
         ("settings/kinds/gymnasium.py", {"cartpole"}),
         ("settings/environment.py", {"maze", "cartpole", "cliffwalking"}),
-        ("problems/envs/maze.py", {"maze", "cartpole", "cliffwalking"}),  # the registry of environments names it
+        ("problems/envs/maze.py", {"maze"}),
+        ("cli.py", set()),
         ("problems/gymnasium.py", {"cartpole"}),
         ("problems/bandit.py", {"bandit", "local_optimum"}),
         ("report/tables.py", set()),
