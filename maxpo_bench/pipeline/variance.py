@@ -41,7 +41,7 @@ def run(task_name, out_csv, results=None):
     path = checkpoints_of(task, policy_of, results)
     num_batches = math.ceil(task.variance["groups"] / task.groups)
     row_wise, max_workers = prepare(task, results / "base" / task.name)
-    seeds = task.reported_seeds[: cell.KEPT_SEEDS if row_wise else 1]
+    seeds = _first_seeds(task, path.parent)[: cell.KEPT_SEEDS if row_wise else 1]
 
     def work(job, tick):
         seed, when = job
@@ -71,7 +71,7 @@ def checkpoints_of(task, estimator, results):
     if (folder / cell.CHECKPOINTS).is_file():
         return folder / cell.CHECKPOINTS
     scratch = root() / ".resume" / f"checkpoints-{task.name}-{estimator}"
-    seeds = task.reported_seeds[: cell.KEPT_SEEDS]
+    seeds = _first_seeds(task, folder)
     name = str(task.path)
     print(f"{task.name}, {estimator}: no checkpoints on this machine, training its first {len(seeds)} seeds again", flush=True)
     for code in (run_base(name, scratch, seeds), cell.run_cell(name, estimator, scratch, seeds)):
@@ -87,6 +87,11 @@ def checkpoints_of(task, estimator, results):
     os.replace(again / cell.CHECKPOINTS, folder / cell.CHECKPOINTS)
     shutil.rmtree(scratch)
     return folder / cell.CHECKPOINTS
+
+
+def _first_seeds(task, folder):
+    """The seeds of a cell whose checkpoints are kept: fewer where it ran with fewer, as `repro` does."""
+    return (files.read_json(folder / "metrics.json").get("seeds") or task.reported_seeds)[: cell.KEPT_SEEDS]
 
 
 def _variance_policy():
