@@ -12,8 +12,8 @@ from maxpo_bench.measure import variance
 from maxpo_bench.pipeline import variance as stage
 from maxpo_bench.pipeline.base import run_base
 from maxpo_bench.pipeline.cell import run_cell
-from tests.conftest import TINY_COUNTDOWN
 from maxpo_bench.settings.task_file import load
+from tests.conftest import TINY_COUNTDOWN
 
 TASK = """
 version: 1
