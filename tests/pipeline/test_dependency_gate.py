@@ -100,6 +100,8 @@ def missing(stage, traced):
         listed += ["results/trained", "results/own_best", "results/estimators", "results/runs"]
     if any(path.startswith("results/summary") for path in listed):  # it holds the hashes of the cells' files
         listed += ["results/base", "results/runs", "results/variance"]
+    if "results/trained.csv" in listed:  # and so does this one
+        listed += ["results/trained", "results/own_best", "results/estimators"]
     return sorted(path for path in used if not any(path == one or path.startswith(one + "/") for one in listed))
 
 
