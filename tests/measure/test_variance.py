@@ -293,7 +293,7 @@ def test_run_covers_three_checkpoints_and_repeats_byte_for_byte(tmp_path, proble
     stage.run("three.yaml", tmp_path / "b.csv", results=tmp_path)
     text = (tmp_path / "a.csv").read_text()
     assert text == (tmp_path / "b.csv").read_text()
-    assert text.startswith("checkpoint,estimator,k,group_size,num_groups,")
+    assert text.startswith("checkpoint,seed,estimator,k,group_size,num_groups,")
     import pandas as pd
 
     data = pd.read_csv(tmp_path / "a.csv")

@@ -55,7 +55,8 @@ def test_they_do_not_touch_the_default_stages(project):
 
 @pytest.mark.slow
 def test_run_studies_and_estimators_and_what_plain_repro_leaves(extended, run_cli, dvc):
-    assert run_cli(extended, "run", "bandit").returncode == 0
+    first = run_cli(extended, "run", "--all")
+    assert first.returncode == 0, first.stdout + first.stderr
     said = run_cli(extended, "plan").stdout
     assert "3 stages, 3 to run" in said and "trained@bandit-own_best" in said and "beside@bandit: 1 stages, 1 to run" in said
     for words, folder, stages in (
