@@ -6,13 +6,23 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro repro-all test test-slow test-nightly test-performance bench lint audit
+.PHONY: repro repro-all repro-studies repro-estimators test test-slow test-nightly test-performance bench lint audit
 
 repro: .venv/installed
 	maxpo-bench repro $(TASKS)
 
+# The default tasks, their variance and the short studies; the two below are apart from it. Each says first how long it will take,
+# and goes on where it stopped.
 repro-all: .venv/installed
 	maxpo-bench run --all
+
+# Learning rates, each estimator at its own best, K, N, off-policy.
+repro-studies: .venv/installed
+	maxpo-bench run --studies
+
+# Every estimator besides the default ones, on cheap tasks.
+repro-estimators: .venv/installed
+	maxpo-bench run --estimators
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2

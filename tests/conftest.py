@@ -72,7 +72,8 @@ def make_project():
         for name, text in tasks.items():
             (folder / "tasks" / f"{name}.yaml").write_text(text)
         (folder / "params.yaml").write_text(
-            f"tasks: [{', '.join(tasks)}]\nestimators: [rloo, pkpo, maxpo]\nstudies: [centring]\nvariance_policy: maxpo\n"
+            f"tasks: [{', '.join(tasks)}]\nestimators: [rloo, pkpo, maxpo]\n"
+            "studies: [centring]\nstudies_of_tasks: []\nvariance_policy: maxpo\n"
         )
         from maxpo_bench.pipeline import dvc_files
 

@@ -16,6 +16,7 @@ from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.machine import files, numerics, workers
 from maxpo_bench.pipeline import sources
 from maxpo_bench.pipeline.base import WEIGHTS, base_folder, base_hash, load_base
+from maxpo_bench.pipeline.index import write_index
 from maxpo_bench.pipeline.jobs import counting, jobs_of, prepare, provenance, versions
 from maxpo_bench.settings.task_file import load, root
 
@@ -130,6 +131,18 @@ def run_cell(name, estimator_name, results=None, seeds=None, overrides=None, fol
     status = "diverged" if any(about["diverged"] for _, about in parts) else "ok"
     print(f"{label}: {status}, {len(seeds)} seeds x {task.steps} steps in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def run_beside(name, estimator_name, num_seeds):
+    """A cell of an estimator besides the default ones: at most num_seeds of the task's seeds, into results/estimators/."""
+    if num_seeds < 1:
+        raise InputError(f"--beside {num_seeds}: must be at least 1")
+    task, results = load(name), root() / "results"
+    folder = results / "estimators" / task.name / estimator_name
+    try:
+        return run_cell(name, estimator_name, None, task.reported_seeds[:num_seeds], None, folder)
+    finally:
+        write_index(results)
 
 
 def _discard_other_keys(scratch):

@@ -6,6 +6,7 @@ DVC runs the stages; this file reads params.yaml and the dvc.lock files.
 import functools
 import hashlib
 import json
+import statistics
 from pathlib import Path
 
 import yaml
@@ -13,29 +14,37 @@ import yaml
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import dvc_files
+from maxpo_bench.settings import params as params_file
 from maxpo_bench.settings import task_file
 from maxpo_bench.settings.loader import read as read_yaml
 
+START_S = 2.0  # of a process
 UNSEEN = {"__pycache__", ".gitignore", ".new", "weights.safetensors", "checkpoints.safetensors"}  # by .dvcignore
 
 
 def declared(root=None):
     """params.yaml as settings.params.read gives it, and every name is that of a task, an estimator, a study."""
     from maxpo_bench import estimators, studies
-    from maxpo_bench.settings import params
+    from maxpo_bench.studies import trainings
 
     root = Path(root or task_file.root())
-    found = params.read(root)
+    found = params_file.read(root)
     legal = {"tasks": task_file.names(root / "tasks"), "estimators": estimators.names(), "studies": studies.names()}
+    more, train = found["trained_estimators"], found["task_studies"]
     named = [(key, key, found[key]) for key in legal]
-    named += [(f"trained_estimators.{key}", key, found["trained_estimators"][key]) for key in ("estimators", "tasks")]
-    named += [("long_tasks", "tasks", found["long_tasks"])]
+    named += [("studies_of_tasks", "studies", found["studies_of_tasks"]), ("long_tasks", "tasks", found["long_tasks"])]
+    named += [(f"trained_estimators.{key}", "estimators", more[key]) for key in ("estimators", "binary_only")]
+    named += [(f"trained_estimators.{key}", "tasks", more[key]) for key in ("tasks", "binary_tasks")]
+    named += [("task_studies", "trainings", list(train)), *((f"task_studies.{study}", "tasks", on) for study, on in train.items())]
+    legal["trainings"] = trainings.names()
     for key, kind, names in named:
         if not names and key == kind:
             raise InputError(f"params.yaml: {key}: must be a list with at least one name")
         for name in names:
             if name not in legal[kind]:
                 raise InputError(f"params.yaml: {key}: unknown name {name!r}{did_you_mean(name, legal[kind])}")
+            if kind == "tasks" and key.partition(".")[0] in ("task_studies", "trained_estimators") and name not in found["tasks"]:
+                raise InputError(f"params.yaml: {key}: task {name!r} is not among tasks; add it there")
     return found
 
 
@@ -47,7 +56,18 @@ def stage_names(params):
     names = [f"base@{task}" for task in params["tasks"]]
     names += [f"train@{task}-{estimator}" for task in params["tasks"] for estimator in params["estimators"]]
     names += [f"variance@{task}" for task in params["tasks"]] + [f"summary@{task}" for task in params["tasks"]]
-    return names + [f"study@{study}" for study in params["studies"]] + ["report"]
+    names += [f"study@{study}" for study in params["studies"]]
+    return names + [f"study_of_tasks@{study}" for study in params["studies_of_tasks"]] + ["report"]
+
+
+def study_stages(params):
+    """Names of the stages that train for studies, which `maxpo-bench run --studies` runs."""
+    return [f"trained@{task}-{study}" for study, task in params_file.trained_studies(params)]
+
+
+def estimator_stages(params):
+    """Names of the cells of estimators besides the default ones, which `maxpo-bench run --estimators` runs."""
+    return [f"beside@{task}-{estimator}" for task, estimator in params_file.trained_cells(params)]
 
 
 def dvc_target(stage):
@@ -56,41 +76,68 @@ def dvc_target(stage):
     task, _, estimator = rest.partition("-")
     if kind == "train":
         return f"results/pipeline/{task}/dvc.yaml:train@{estimator}"
+    if kind == "trained":
+        return f"results/pipeline/{task}/studies/dvc.yaml:trained-{estimator}"
+    if kind == "beside":
+        return f"results/pipeline/{task}/estimators/dvc.yaml:train@{estimator}"
     return f"results/pipeline/{task}/dvc.yaml:{kind}" if kind in ("base", "variance") else stage
 
 
 def print_plan(root=None):
-    """One line per stage: its state and how long it takes; then the sum of what a plain `dvc repro` would run.
+    """One line per stage: its state and how long it takes; then the sum of what a plain `dvc repro` would run. Then the same of
+    the studies that train, and of the estimators besides the default ones (a line per task), which have commands of their own.
 
     Writes the dvc.yaml of tasks that have none yet, or an old one.
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    for task in dvc_files.write(root, params["tasks"]):
-        print(f"wrote {dvc_files.path_of('', task)}")
-    states, seconds = all_states(root, params), _seconds(root, params)
+    for path in dvc_files.write(root, params["tasks"]):
+        print(f"wrote {path}")
+    seconds = _seconds(root, params)
+    _print_stages(all_states(root, params), seconds)
+    studies, beside = study_stages(params), estimator_stages(params)
+    if studies:
+        print("\nstudies that train, `maxpo-bench run --studies`:")
+        _print_stages(all_states(root, params, studies), seconds)
+    if beside:
+        print("\nestimators besides the default ones, `maxpo-bench run --estimators`:")
+        states = all_states(root, params, beside)
+        for task in dict.fromkeys(stage.partition("-")[0] for stage in beside):
+            print(said({stage: state for stage, state in states.items() if stage.partition("-")[0] == task}, seconds, task))
+        print(said(states, seconds))
+    return 0
+
+
+def _print_stages(states, seconds):
     width = max(map(len, states))
     for stage, (state, reason) in states.items():
         known = seconds.get(stage)
         about = f"{known:7.1f} s" if known is not None else "      ?  "
         print(f"{stage:<{width}}  {about}  {state}{f' ({reason})' if reason else ''}")
+    print(said(states, seconds))
+
+
+def said(states, seconds, name=""):
+    """How many of these stages are to run, and how long that takes, in words."""
     to_run = [stage for stage, (state, _) in states.items() if state != "up to date"]
     total = sum(seconds.get(stage) or 0.0 for stage in to_run)
     guess = ", some of unknown length" if any(seconds.get(stage) is None for stage in to_run) else ""
-    print(f"{len(states)} stages, {len(to_run)} to run: about {total / 60:.1f} min{guess}")
-    return 0
+    return f"{name + ': ' if name else ''}{len(states)} stages, {len(to_run)} to run: about {total / 60:.1f} min{guess}"
 
 
-def all_states(root, params):
-    """{stage: ("up to date" | "stale" | "missing" | "never run", reason)} of every stage, as DVC itself would judge."""
-    locks = {"": _lock(root / "dvc.lock")} | {
-        task: _lock(dvc_files.path_of(root, task).with_name("dvc.lock")) for task in params["tasks"]
-    }
+def forecast(root, params, stages):
+    """How long a command that runs these stages will take, in words."""
+    return said(all_states(root, params, stages), _seconds(root, params))
+
+
+def all_states(root, params, stages=None):
+    """{stage: ("up to date" | "stale" | "missing" | "never run", reason)} of some stages (those of a plain `dvc repro`), as DVC
+    itself would judge."""
+    lock = functools.cache(lambda path: _lock((root / path).with_name("dvc.lock")))
     hashes, states, read = {}, {}, functools.cache(lambda path: read_yaml(root / path, path))
-    for stage in stage_names(params):
-        target = dvc_target(stage)
-        path, _, name = target.rpartition(":")
-        states[stage] = _state(root, locks[Path(path).parent.name if path else ""].get(name), hashes, read)
+    for stage in stage_names(params) if stages is None else stages:
+        path, _, name = dvc_target(stage).rpartition(":")
+        states[stage] = _state(root, lock(path or "dvc.yaml").get(name), hashes, read)
     return states
 
 
@@ -109,17 +156,52 @@ def _lock(path):
 
 
 def _seconds(root, params):
-    """What each stage took when it last ran, from the committed timings."""
-    found = {}
+    """What each stage took when it last ran, from the committed timings; of what never ran, a guess from those of the cells."""
+    found, pace = {}, {}
     for task in params["tasks"]:
         for estimator in params["estimators"]:
-            path = root / "results" / "runs" / task / estimator / "timing.json"
-            if path.is_file():
-                timing = files.read_json(path)
-                seconds = timing.get("wall_s") if isinstance(timing, dict) else None
-                if isinstance(seconds, int | float):
-                    found[f"train@{task}-{estimator}"] = seconds + 2.0  # the start of a process
+            seconds, num_seeds = _timing(root / "results" / "runs" / task / estimator / "timing.json")
+            if seconds is not None:
+                found[f"train@{task}-{estimator}"] = seconds + START_S
+                pace.setdefault(task, {})[estimator] = (seconds, num_seeds or 1)
+    for task, estimator in params_file.trained_cells(params):
+        seconds, _ = _timing(root / "results" / "estimators" / task / estimator / "timing.json")
+        if seconds is None and task in pace:
+            seconds = statistics.fmean(_share(*one, params["trained_estimators"]["seeds"]) for one in pace[task].values())
+        if seconds is not None:
+            found[f"beside@{task}-{estimator}"] = seconds + START_S
+    for study, task in params_file.trained_studies(params):
+        seconds, _ = _timing(root / "results" / "trained" / study / f"{task}.timing.json")
+        if seconds is None and task in pace:
+            seconds = _guess(root, study, task, pace[task])
+        if seconds is not None:
+            found[f"trained@{task}-{study}"] = seconds + START_S
     return found
+
+
+def _timing(path):
+    """(wall_s, num_seeds) of a timing.json; None for what it does not say."""
+    timing = files.read_json(path) if path.is_file() else {}
+    values = [timing.get(key) if isinstance(timing, dict) else None for key in ("wall_s", "num_seeds")]
+    return [value if isinstance(value, int | float) else None for value in values]
+
+
+def _share(seconds, num_seeds, wanted):
+    """Seconds of a cell with another number of seeds; of small policies a part is not the seeds'."""
+    return seconds * min(1.0, (0.0 if num_seeds <= 16 else 0.2) + wanted / num_seeds)
+
+
+def _guess(root, study, name, pace):
+    """Seconds of a study that never ran on a task."""
+    from maxpo_bench.studies import trainings
+
+    module, total = trainings.get(study), 0.0
+    task = task_file.load(root / "tasks" / f"{name}.yaml")
+    seeds = len(trainings.tuning_seeds(task)) if getattr(module, "TUNING", False) else task.seeds
+    for estimator in getattr(module, "ESTIMATORS", pace):
+        if estimator in pace:
+            total += module.TRAININGS_EACH * _share(*pace[estimator], seeds)
+    return total
 
 
 def _state(root, entry, hashes, read):

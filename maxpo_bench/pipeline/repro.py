@@ -14,7 +14,7 @@ from pathlib import Path
 from maxpo_bench.errors import Fault, InputError, did_you_mean
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import dvc_files
-from maxpo_bench.pipeline.plan import declared, dvc_target
+from maxpo_bench.pipeline.plan import declared, dvc_target, estimator_stages, forecast, stage_names, study_stages
 from maxpo_bench.settings import task_file
 
 DEFAULT_TASKS = ("bandit", "maze", "countdown3")
@@ -73,7 +73,7 @@ def _lay_out(root, scratch, params, tasks):
     shutil.rmtree(scratch / "tasks", ignore_errors=True)
     shutil.copytree(root / "tasks", scratch / "tasks")
     files.write_bytes(scratch / "claims.yaml", (root / "claims.yaml").read_bytes())
-    own = {**params, "tasks": [task.name for task in tasks]}
+    own = {**params, "tasks": [task.name for task in tasks], "task_studies": {}, "trained_estimators": {}}
     files.write_bytes(scratch / "params.yaml", yaml.safe_dump(own).encode())
     shutil.rmtree(scratch / "results" / "studies", ignore_errors=True)
     if (root / "results" / "studies").is_dir():
@@ -147,24 +147,34 @@ def _call(folder, *words):
     return subprocess.run([sys.executable, "-m", "maxpo_bench.cli", *words], cwd=folder, env=_environment(), check=False).returncode
 
 
-def run(tasks, everything=False, root=None):
-    """Compute into results/ what is not up to date: the given tasks, or everything, through DVC; then the report.
+def run(tasks, part="", root=None):
+    """Compute into results/ what is not up to date, through DVC; then the report.
 
-    Returns the exit code: 1 when a stage failed (the others have run).
+    tasks: these tasks' cells; or part: "all" (the default tasks and the studies), "studies" (those that train), "estimators" (those
+    besides the default ones). Says first how long it will take. Returns the exit code: 1 when a stage failed (the others have run).
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    if everything == bool(tasks):
-        raise InputError("give task names, or --all for everything that params.yaml declares")
-    chosen = chosen_tasks(root, params, params["tasks"] if everything else list(tasks))
+    if bool(part) == bool(tasks):
+        raise InputError("give task names, or one of --all, --studies and --estimators")
+    chosen = chosen_tasks(root, params, list(tasks) or params["tasks"])
     _check_git(root)
     dvc_files.write(root, params["tasks"])
-    start = time.perf_counter()
-    targets = [str(dvc_files.path_of("", task.name)) for task in chosen]
-    code = _dvc(root, "repro", "--keep-going", *targets)
-    if everything:
-        code |= _dvc(root, "repro", "--keep-going", *(f"study@{name}" for name in params["studies"]))
-    code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{task.name}") for task in chosen))
+    start, code = time.perf_counter(), 0
+    names = [task.name for task in chosen]
+    if part in ("studies", "estimators"):
+        stages = study_stages(params) if part == "studies" else estimator_stages(params)
+        if not stages:
+            raise InputError(f"params.yaml declares none: {'task_studies' if part == 'studies' else 'trained_estimators'} is empty")
+        print(forecast(root, params, stages), flush=True)
+        code = _dvc(root, "repro", "--keep-going", *dict.fromkeys(dvc_target(stage).rpartition(":")[0] for stage in stages))
+    else:
+        own = [s for s in stage_names(params) if part or s.partition("@")[2].partition("-")[0] in names and "@" in s]
+        print(forecast(root, params, own), flush=True)
+        code = _dvc(root, "repro", "--keep-going", *(str(dvc_files.path_of("", name)) for name in names))
+        if part:
+            code |= _dvc(root, "repro", "--keep-going", *(s for s in own if s.startswith("study")))
+        code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{name}") for name in names))
     code |= _dvc(root, "repro", "--single-item", "report")
     report = root / "results" / "report.html"  # DVC removes the old one before it makes another
     about = f"Report: {report} (and report.md)" if report.is_file() else "No report was written, see above"

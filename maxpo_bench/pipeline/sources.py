@@ -121,8 +121,16 @@ def of_cell(task, estimator=None):
 
 def of_variance(task):
     """What a variance stage runs on: every estimator."""
-    every = [f"estimators/{path.name}" for path in sorted((PACKAGE / "estimators").glob("*.py"))]
-    return closure("commands/variance.py", "pipeline/variance.py", *every, *of_kind(task))
+    return closure("commands/variance.py", "pipeline/variance.py", *_estimators(), *of_kind(task))
+
+
+def of_trained(task, study):
+    """What a study that trains runs on, on a task: every estimator, of which each training hangs on its own alone."""
+    return closure("commands/trained.py", "pipeline/trained.py", f"studies/{study}.py", *_estimators(), *of_kind(task))
+
+
+def _estimators():
+    return [f"estimators/{path.name}" for path in sorted((PACKAGE / "estimators").glob("*.py"))]
 
 
 def digest(paths):

@@ -15,7 +15,6 @@ import hashlib
 import io
 import shutil
 import time
-from pathlib import Path
 
 import pandas as pd
 
@@ -24,6 +23,7 @@ from maxpo_bench.machine import files, numerics
 from maxpo_bench.pipeline import sources
 from maxpo_bench.pipeline.base import base_hash, run_base
 from maxpo_bench.pipeline.cell import RUN_FILES, run_cell
+from maxpo_bench.pipeline.index import write_index
 from maxpo_bench.pipeline.jobs import provenance, versions
 from maxpo_bench.settings import params
 from maxpo_bench.settings.task_file import load, root
@@ -41,7 +41,6 @@ MEASURES = {"mean_reward": "mean_reward", "max_at_k": "max@K", "pass_at_1": "pas
 COLUMNS = ("task", "estimator", *SETTINGS, "seed", "status", *MEASURES)
 WORDS = ("title", "tags", "seeds", "first_seed", "seed_budget_s", "variance", "resources", "sha256", "path", "overrides", "version")
 OVERHEAD_S = 0.5  # of a training, besides what its cell takes
-INDEX = "trained.csv"  # of results/: what the report depends on in place of everything that trains for hours
 
 
 def run_trained(study, name):
@@ -74,7 +73,7 @@ class Study:
             if not todo:
                 break
             for key in todo:
-                if key not in known:
+                if key not in known and not (self.scratch / key / "metrics.json").is_file():
                     self._say(keys[key], sum(key not in self.rows and key not in known for key in keys), len(keys))
                 self.rows[key] = known[key] if key in known else self._train(keys[key], key)
             found = _read([row for rows in self.rows.values() for row in rows])
@@ -162,7 +161,7 @@ class Study:
             self._write_cells(keys)
         rows = [row for key in keys for row in self.rows[key]]
         columns = list(dict.fromkeys(name for row in rows for name in row))
-        text = "".join(",".join(line) + "\n" for line in [columns, *([row[name] for name in columns] for row in rows)])
+        text = "".join(",".join(line) + "\n" for line in [columns, *([row.get(name, "") for name in columns] for row in rows)])
         entries = [
             {"estimator": t.estimator, "overrides": t.overrides, "key": key, "num_rows": len(self.rows[key])}
             for key, t in keys.items()
@@ -225,15 +224,3 @@ def _text(value):
 def _read(rows):
     """A DataFrame of rows of texts, read as the table will be."""
     return pd.read_csv(io.StringIO("\n".join([",".join(COLUMNS), *(",".join(row[name] for name in COLUMNS) for row in rows)])))
-
-
-def write_index(results):
-    """results/trained.csv: the hash of every table and cell that lies apart from the default ones."""
-    results = Path(results)
-    paths = [
-        *results.glob("trained/*/*.csv"),
-        *results.glob("own_best/*/*/metrics.json"),
-        *results.glob("estimators/*/*/metrics.json"),
-    ]
-    rows = [{"path": path.relative_to(results).as_posix(), "sha256": files.sha256(path)} for path in sorted(paths)]
-    files.write_bytes(results / INDEX, ("path,sha256\n" + "".join(f"{r['path']},{r['sha256']}\n" for r in rows)).encode())

@@ -11,6 +11,7 @@ from maxpo_bench.errors import InputError
 from maxpo_bench.machine import files, workers
 from maxpo_bench.pipeline import cell
 from maxpo_bench.pipeline.base import run_base
+from maxpo_bench.pipeline.jobs import prepare
 from maxpo_bench.settings.task_file import load, root
 
 CHECKPOINTS = ("initial", "middle", "final")
@@ -29,9 +30,9 @@ def run_variance(name):
 def run(task_name, out_csv, results=None):
     """Measures the checkpoints of the `variance_policy` cell and writes out_csv.
 
-    One row per checkpoint (initial, middle, final of the first seed) and estimator of the registry, see
-    measure.variance.measure. Checkpoints are not published: where they are missing, the first seeds of the cell run again.
-    InputError when the cell itself is not there.
+    One row per policy and estimator of the registry, see measure.variance.measure. Policies: checkpoints (initial, middle, final)
+    of the first seed; of a language model, whose seeds differ from their warm start on, of the first three. Checkpoints are not
+    published: where they are missing, the first seeds of the cell run again. InputError when the cell itself is not there.
     """
     from maxpo_bench.measure import variance
 
@@ -39,19 +40,23 @@ def run(task_name, out_csv, results=None):
     results = Path(results or root() / "results")
     path = checkpoints_of(task, policy_of, results)
     num_batches = math.ceil(task.variance["groups"] / task.groups)
+    row_wise, max_workers = prepare(task, results / "base" / task.name)
+    seeds = _first_seeds(task, path.parent)[: cell.KEPT_SEEDS if row_wise else 1]
 
-    def work(when, tick):
-        problem = problems.build(task, (0,), results / "base" / task.name)
+    def work(job, tick):
+        seed, when = job
+        problem = problems.build(task, (seed,), results / "base" / task.name)
         # The weights come from the checkpoints: a language model need not be warm-started first.
         policy = problem.untrained_policy() if hasattr(problem, "untrained_policy") else problem.initial_policy()
-        state = files.load_states(path, [0])[0]
+        state = files.load_states(path, [seed])[seed]
         own = f"{when}/"
         problem.load_states(policy, [{key[len(own) :]: tensor for key, tensor in state.items() if key.startswith(own)}])
         rows = variance.measure(problem, policy, task.k, num_batches, purpose=when)
         tick(1)
-        return [{"checkpoint": when, **row} for row in rows]
+        return [{"checkpoint": when, "seed": seed, **row} for row in rows]
 
-    parts = workers.run(list(CHECKPOINTS), work, f"variance {task.name}", 1)
+    jobs = [(seed, when) for when in CHECKPOINTS for seed in seeds]
+    parts = workers.run(jobs, work, f"variance {task.name}", 1, max_workers)
     files.write_csv(out_csv, [_rounded(row) for part in parts for row in part])
 
 
@@ -66,7 +71,7 @@ def checkpoints_of(task, estimator, results):
     if (folder / cell.CHECKPOINTS).is_file():
         return folder / cell.CHECKPOINTS
     scratch = root() / ".resume" / f"checkpoints-{task.name}-{estimator}"
-    seeds = range(min(cell.KEPT_SEEDS, task.seeds))
+    seeds = _first_seeds(task, folder)
     name = str(task.path)
     print(f"{task.name}, {estimator}: no checkpoints on this machine, training its first {len(seeds)} seeds again", flush=True)
     for code in (run_base(name, scratch, seeds), cell.run_cell(name, estimator, scratch, seeds)):
@@ -82,6 +87,11 @@ def checkpoints_of(task, estimator, results):
     os.replace(again / cell.CHECKPOINTS, folder / cell.CHECKPOINTS)
     shutil.rmtree(scratch)
     return folder / cell.CHECKPOINTS
+
+
+def _first_seeds(task, folder):
+    """The seeds of a cell whose checkpoints are kept: fewer where it ran with fewer, as `repro` does."""
+    return (files.read_json(folder / "metrics.json").get("seeds") or task.reported_seeds)[: cell.KEPT_SEEDS]
 
 
 def _variance_policy():

@@ -122,7 +122,8 @@ def signal_to_noise(table, results):
             floor = seen[seen > 0].min() / 1.3
             ax.set_yscale("log")
             for j, name in enumerate(names):
-                line = rows[rows["estimator"] == name].set_index("checkpoint").reindex(order)
+                own = rows[rows["estimator"] == name].groupby("checkpoint")  # the mean over its policies
+                line = own[["snr", "snr_low", "snr_high"]].mean().reindex(order)
                 snr, low, high = (line[c].to_numpy(float) for c in ("snr", "snr_low", "snr_high"))
                 x = np.arange(len(order)) + 0.12 * ((j + 0.5) / len(names) - 0.5)  # apart, so that whiskers do not cover
                 look = style.line_style(name, results.estimators)

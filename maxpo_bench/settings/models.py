@@ -102,6 +102,8 @@ def _place(model, raw, path):
         if _is_section(hint) and step in _fields(hint):
             field = _fields(hint)[step]
             hint = field.annotation
+        elif get_origin(hint) is dict and len(get_args(hint)) == 2:
+            hint = get_args(hint)[1]
     return key, field, hint
 
 

@@ -2,7 +2,7 @@
 
 A study file has TITLE, CAPTION (or caption(data) -> str), run() -> DataFrame and figure(data) -> Figure or None.
 run() is a function of nothing but the code: random numbers come from streams.generator, so a CSV repeats byte for byte;
-but for those in TIMED, whose times no two runs share.
+but for those in TIMED, whose times no two runs share. Studies that train on a task are files here too: see trainings.py.
 """
 
 import importlib

@@ -5,6 +5,7 @@ from maxpo_bench.studies.trainings import Training
 TITLE = "Trained for K, evaluated at k"
 ESTIMATORS, KS = ("maxpo", "pkpo", "grpo"), (1, 2, 4, 8)
 LADDER = True
+TRAININGS_EACH = len(KS)  # per estimator, of which `plan` guesses how long it takes
 
 
 def trainings(task, estimators, table):

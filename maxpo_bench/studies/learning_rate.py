@@ -8,6 +8,8 @@ from maxpo_bench.studies.trainings import Training, tuning_seeds
 
 TITLE = "Learning rates"
 AROUND, MOST_RATES = 2, 9
+TRAININGS_EACH = 6  # per estimator, about, of which `plan` guesses how long it takes
+TUNING = True  # on tuning seeds
 
 
 def trainings(task, estimators, table):

@@ -4,6 +4,7 @@ from maxpo_bench.studies.trainings import Training
 
 TITLE = "Two passes over each batch"
 ESTIMATORS, PASSES = ("maxpo", "pkpo", "grpo"), ((1, 0.0), (2, 0.2))  # epochs, clip
+TRAININGS_EACH = len(PASSES)  # per estimator, of which `plan` guesses how long it takes
 
 
 def trainings(task, estimators, table):

@@ -7,6 +7,8 @@ from maxpo_bench.studies.trainings import Training
 
 TITLE = "Each estimator at its own best learning rate"
 CELLS = True
+NEEDS = ("learning_rate",)
+TRAININGS_EACH = 1  # per estimator, of which `plan` guesses how long it takes
 
 
 def trainings(task, estimators, table):

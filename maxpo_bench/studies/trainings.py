@@ -1,8 +1,9 @@
 """Studies that train: a file each in this folder, found by discovery, which says what to train on a task and nothing else.
 
-Such a file has TITLE and trainings(task, estimators, table) -> [Training, ...]. It is asked again with the table of what is finished
-until it wants nothing more, so that a sweep can go on where the best lies at its edge. pipeline/trained.py runs them; what a row
-of the table holds is said there. LADDER = True: with max@k and pass@k at every k; CELLS = True: with the files of each cell.
+Such a file has TITLE and trainings(task, estimators, table) -> [Training, ...]. It is asked again with the table of what is
+finished until it wants nothing more, so that a sweep can go on where the best lies at its edge. pipeline/trained.py runs them;
+what a row of the table holds is said there. LADDER = True: with max@k and pass@k at every k; CELLS = True: with the files
+of each cell; NEEDS: other such studies whose table of the task it reads.
 """
 
 import importlib

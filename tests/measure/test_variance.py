@@ -13,6 +13,7 @@ from maxpo_bench.pipeline import variance as stage
 from maxpo_bench.pipeline.base import run_base
 from maxpo_bench.pipeline.cell import run_cell
 from maxpo_bench.settings.task_file import load
+from tests.conftest import TINY_COUNTDOWN
 
 TASK = """
 version: 1
@@ -292,7 +293,7 @@ def test_run_covers_three_checkpoints_and_repeats_byte_for_byte(tmp_path, proble
     stage.run("three.yaml", tmp_path / "b.csv", results=tmp_path)
     text = (tmp_path / "a.csv").read_text()
     assert text == (tmp_path / "b.csv").read_text()
-    assert text.startswith("checkpoint,estimator,k,group_size,num_groups,")
+    assert text.startswith("checkpoint,seed,estimator,k,group_size,num_groups,")
     import pandas as pd
 
     data = pd.read_csv(tmp_path / "a.csv")
@@ -315,3 +316,18 @@ def test_checkpoints_that_are_not_there_are_made_again(tmp_path, problem, monkey
     files.write_json(path.with_name("metrics.json"), metrics)
     with pytest.raises(variance.InputError, match="another end"):
         stage.run("three.yaml", tmp_path / "a.csv", results=tmp_path)
+
+
+def test_a_language_task_is_measured_at_three_seeds(tmp_path, monkeypatch):
+    """Or at those that its cell has, where that ran with fewer."""
+    import pandas as pd
+
+    (tmp_path / "words.yaml").write_text(TINY_COUNTDOWN.replace("seeds: 2", "seeds: 4"))
+    monkeypatch.chdir(tmp_path)
+    for folder, seeds in ((tmp_path / "all", None), (tmp_path / "few", range(2))):
+        assert run_base("words.yaml", folder, seeds) == 0 and run_cell("words.yaml", "maxpo", folder, seeds) == 0
+        stage.run("words.yaml", folder / "a.csv", results=folder)
+    whole, few = (pd.read_csv(tmp_path / name / "a.csv") for name in ("all", "few"))
+    assert whole.groupby("checkpoint")["seed"].unique().map(list).to_dict() == {when: [0, 1, 2] for when in stage.CHECKPOINTS}
+    assert whole[whole["estimator"] == "maxpo"].groupby("checkpoint")["mean_reward"].size().eq(3).all()
+    pd.testing.assert_frame_equal(whole[whole["seed"] < 2].reset_index(drop=True), few)

@@ -379,3 +379,12 @@ def test_git_s_own_reason_is_passed_on(project, monkeypatch):
     with pytest.raises(InputError, match="not a git repository") as none:
         compare.compare(project)
     assert "\n" not in f"{dubious.value}{none.value}"
+
+
+def test_a_variance_table_of_fewer_seeds_is_compared_by_its_own():
+    """`repro` trains the first seeds only, so a language task's table has fewer policies."""
+    old = b"checkpoint,seed,estimator,snr\ninitial,0,maxpo,1.5\ninitial,1,maxpo,2.5\nfinal,0,maxpo,3\nfinal,1,maxpo,4\n"
+    new = b"checkpoint,seed,estimator,snr\ninitial,0,maxpo,1.5\nfinal,0,maxpo,3\n"
+    assert compare._of_its_seeds(old, new) == new
+    assert compare._of_its_seeds(old, new.replace(b",3\n", b",3.1\n")) != new.replace(b",3\n", b",3.1\n")
+    assert compare._of_its_seeds(b"estimator,snr\n", new) == b"estimator,snr\n" and compare._of_its_seeds(b"", new) == b""

@@ -54,6 +54,11 @@ TASKS = {
 STUDY = "properties"
 
 
+def kind_of(name):
+    """The command of a stage."""
+    return name.partition("@")[0].partition("-")[0]
+
+
 def resolved(value, names):
     """A value of dvc.yaml with its ${...} filled in."""
     text = json.dumps(value)
@@ -65,8 +70,9 @@ def resolved(value, names):
 def stages(root, params):
     """name -> the resolved stage (cmd, deps, params), of every stage that DVC makes of these params in a project."""
     found = {}
-    for path in [root / "dvc.yaml", *sorted((root / "results" / "pipeline").glob("*/dvc.yaml"))]:
-        own = "" if path.parent == root else path.parent.name
+    generated = root / "results" / "pipeline"
+    for path in [root / "dvc.yaml", *sorted(generated.glob("**/dvc.yaml"))]:
+        own = "" if path.parent == root else path.relative_to(generated).parts[0]
         for name, stage in yaml.safe_load(path.read_text())["stages"].items():
             axes = resolved(stage.pop("matrix", {}), {})
             combinations = [{}]
@@ -76,6 +82,7 @@ def stages(root, params):
             for one in combinations:
                 names = {f"item.{axis}": value for axis, value in one.items()}
                 names["variance_policy"] = params["variance_policy"]
+                names["trained_estimators.seeds"] = str(params.get("trained_estimators", {}).get("seeds"))
                 ending = "-".join(filter(None, [own, *one.values()]))
                 found[f"{name}@{ending}" if ending else name] = resolved(stage, names)
     return found
@@ -90,14 +97,22 @@ def missing(stage, traced):
         listed += [entry if isinstance(entry, str) else next(iter(entry)) for entry in stage.get(key, [])]
     used = set(traced["executed"]) | {path for path in traced["read"] if not path.startswith(".resume")}
     used = {path for path in used if not path.endswith(REMADE)} - HARMLESS - CARRIERS
+    if "trained" in stage["cmd"] or "--beside" in stage["cmd"]:
+        # results/trained.csv lists what lies there; and a published cell that is the same training is taken for it: the same bytes
+        listed += ["results/trained", "results/own_best", "results/estimators", "results/runs"]
     if any(path.startswith("results/summary") for path in listed):  # it holds the hashes of the cells' files
         listed += ["results/base", "results/runs", "results/variance"]
+    if "results/trained.csv" in listed:  # and so does this one
+        listed += ["results/trained", "results/own_best", "results/estimators"]
     return sorted(path for path in used if not any(path == one or path.startswith(one + "/") for one in listed))
 
 
 def trace(root, tasks, chosen_studies):
     """(stages of dvc.yaml, what each was seen to use, what they printed), in a project of tiny tasks."""
     params = {"tasks": list(TASKS), "estimators": ["rloo", "maxpo"], "studies": chosen_studies, "variance_policy": "maxpo"}
+    params["studies_of_tasks"] = []
+    params["task_studies"] = {"learning_rate": ["bandit"], "own_best": ["bandit"], "off_policy": list(TASKS)}
+    params["trained_estimators"] = {"estimators": ["pkpo"], "tasks": ["maze"], "seeds": 1}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     (root / "tasks").mkdir()
     for name, text in TASKS.items():
@@ -106,8 +121,8 @@ def trace(root, tasks, chosen_studies):
         (root / name).write_bytes((ROOT / name).read_bytes())
     dvc_files.write(root, tasks)
     found = stages(root, params)
-    order = ["base", "train", "variance", "summary", "study", "report"]
-    names = sorted(found, key=lambda name: (order.index(name.partition("@")[0]), name))
+    order = ["base", "train", "variance", "summary", "study", "trained", "report"]
+    names = sorted(found, key=lambda name: (order.index(kind_of(name)), name))
     if not tasks:
         names = [name for name in names if name.startswith("study")]
     todo = [{"name": name, "argv": found[name]["cmd"].split()[1:]} for name in names]
@@ -125,11 +140,11 @@ def traced(tmp_path_factory):
     return trace(tmp_path_factory.mktemp("gate").resolve(), list(TASKS), [STUDY])
 
 
-@pytest.mark.parametrize("kind", ["base", "train", "variance", "summary", "study", "report"])
+@pytest.mark.parametrize("kind", ["base", "train", "variance", "summary", "study", "trained", "report"])
 def test_deps_cover_what_the_stage_uses(kind, traced):
     found, used, output = traced
     for name in found:
-        if name.partition("@")[0] == kind:
+        if kind_of(name) == kind:
             assert used[name]["code"] == 0, f"{name} failed:\n{output}"
             assert "maxpo_bench/cli.py" in used[name]["executed"], "the trace saw nothing"
             assert missing(found[name], used[name]) == [], f"not among the deps of {name} in dvc.yaml"
@@ -177,7 +192,7 @@ def test_a_stage_depends_on_its_own_command_alone(traced):
     """Another command's help text makes no cell stale."""
     found, used, _ = traced
     for name, stage in found.items():
-        kind = name.partition("@")[0]
+        kind = kind_of(name)
         own = f"maxpo_bench/commands/{kind}.py"
         assert [path for path in stage["deps"] if path.startswith("maxpo_bench/commands")] == [own]
         assert {path for path in used[name]["executed"] if "/commands/" in path} - HARMLESS == {own}

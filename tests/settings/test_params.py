@@ -21,7 +21,8 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
     written = yaml.safe_load((root() / "params.yaml").read_text())
     assert {key: declared()[key] for key in written} == written
     found = params.read(write(tmp_path, GOOD))
-    assert found == {**GOOD, "trained_estimators": {"estimators": [], "tasks": []}, "long_tasks": []}
+    more = {"estimators": [], "binary_only": [], "tasks": [], "binary_tasks": [], "seeds": 100}
+    assert found == {**GOOD, "studies_of_tasks": [], "task_studies": {}, "trained_estimators": more, "long_tasks": []}
     assert params.read(write(tmp_path, found)) == found  # as `repro` writes it into its own project
 
 
@@ -40,7 +41,10 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
         ({"variance_policy": "grpo"}, ["variance_policy: must be one of the estimators", "'grpo'"]),
         ({"variance_policy": ["maxpo"]}, ["variance_policy: must be a text"]),
         ({"long_tasks": ["a b"]}, ["long_tasks: 'a b'", "letters"]),
-        ({"trained_estimators": ["a"]}, ["trained_estimators: must be a section with keys estimators, tasks"]),
+        ({"trained_estimators": ["a"]}, ["trained_estimators: must be a section with keys estimators, binary_only"]),
+        ({"task_studies": ["a"]}, ["task_studies: must be a mapping"]),
+        ({"task_studies": {"own_best": "maze"}}, ["task_studies.own_best: must be a list"]),
+        ({"task_studies": {"own_best": ["a", "a"]}}, ["task_studies", "'a' is listed twice"]),
         ({"trained_estimators": {"tasks": ["a", "a"]}}, ["trained_estimators.tasks: 'a' is listed twice"]),
         ({"trained_estimators": {"task": ["a"]}}, ["trained_estimators.task: unknown key", "'trained_estimators.tasks'"]),
     ],
@@ -66,6 +70,13 @@ def test_a_key_that_is_missing(tmp_path, key):
         ({"studies": ["centrin"]}, ["studies: unknown name 'centrin'", "did you mean 'centring'"]),
         ({"trained_estimators": {"estimators": ["grpoo"]}}, ["trained_estimators.estimators: unknown name 'grpoo'", "'grpo'"]),
         ({"long_tasks": ["bandti"]}, ["long_tasks: unknown name 'bandti'", "'bandit'"]),
+        ({"studies_of_tasks": ["powre"]}, ["studies_of_tasks: unknown name 'powre'", "'power'"]),
+        ({"task_studies": {"own_bet": ["bandit"]}}, ["task_studies: unknown name 'own_bet'", "'own_best'"]),
+        ({"task_studies": {"own_best": ["bandti"]}}, ["task_studies.own_best: unknown name 'bandti'", "'bandit'"]),
+        (
+            {"task_studies": {"own_best": ["countdown3"]}},
+            ["own_best: task 'countdown3' is not among tasks"],
+        ),
     ],
 )
 def test_names_of_nothing_are_refused_by_plan(project, change, words):
