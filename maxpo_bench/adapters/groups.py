@@ -2,7 +2,7 @@
 
 import torch
 
-from maxpo_bench.adapters import prepare
+from maxpo_bench.adapters import Prepared
 from maxpo_bench.errors import InputError
 
 
@@ -21,10 +21,10 @@ def advantages(rewards, estimator="maxpo", k=1, *, clip_k=False, lengths=None, *
                 none (a single sample, say) zeros, and .clipped counts them
     lengths     tokens of each completion, a list like the rewards, for estimators that use them
     options     the estimator's own
-    Returns Advantages, a list of 1-D tensors on the rewards' devices, in their float dtype (integers and lists: the default dtype).
+    Returns Advantages, a list of 1-D tensors on the rewards' device, in their float dtype (integers and lists: the default dtype).
     Groups of one size are one call; an estimator that reads the whole batch needs groups of one size. Raises InputError.
     """
-    compute = prepare(estimator, k, **options)
+    compute = Prepared(estimator, k, **options)
     groups = [_group(values, f"group {i}") for i, values in enumerate(_listed(rewards, "rewards"))]
     sides = (
         None
@@ -33,28 +33,28 @@ def advantages(rewards, estimator="maxpo", k=1, *, clip_k=False, lengths=None, *
     )
     if sides is not None and [len(one) for one in sides] != [len(one) for one in groups]:
         raise InputError("lengths must be one for each reward, in the groups of the rewards")
-    by_size = {}
+    by_size: dict[int, list[int]] = {}
     for place, group in enumerate(groups):
         by_size.setdefault(len(group), []).append(place)
     if compute.across_groups and len(by_size) > 1:
         raise InputError(f"{compute.name}: reads the whole batch, so groups must be of one size, got sizes {sorted(by_size)}")
     found = Advantages([None] * len(groups))
     for size, places in by_size.items():
-        valid = compute.valid_k(size) if size > 1 else range(0)
-        if k not in valid and not clip_k:
-            span = f"k in {valid[0]}..{valid[-1]}" if len(valid) else "no k"
-            raise InputError(
-                f"{compute.name}: k = {k} does not fit group {places[0]} of {size}, which allows {span}; or clip_k=True"
-            )
-        if k not in valid:
+        used, span = k, compute.span(size)
+        if span:
+            if not clip_k:
+                raise InputError(
+                    f"{compute.name}: k = {k} does not fit group {places[0]} of {size}, which allows {span}; or clip_k=True"
+                )
             found.clipped += len(places)
-        batch = torch.stack([groups[place].double().to(groups[places[0]].device) for place in places])
-        side = None if sides is None else torch.stack([sides[place].double() for place in places]).to(batch.device)
-        used = min(max(k, valid[0]), valid[-1]) if len(valid) else None
-        values = compute(batch, side, used) if used is not None else torch.zeros_like(batch)
+            valid = compute.valid_k(size) if size > 1 else range(0)
+            used = min(max(k, valid[0]), valid[-1]) if len(valid) else None
+        batch = torch.stack([groups[place].double() for place in places])
+        side = None if sides is None else torch.stack([sides[place].double() for place in places])
+        values = torch.zeros_like(batch) if used is None else compute(batch, side, used)
         for place, row in zip(places, values, strict=True):
             dtype = groups[place].dtype if groups[place].is_floating_point() else torch.get_default_dtype()
-            found[place] = row.to(groups[place].device, dtype)
+            found[place] = row.to(dtype)
     return found
 
 

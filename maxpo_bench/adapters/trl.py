@@ -10,7 +10,7 @@ import warnings
 
 import torch
 
-from maxpo_bench.adapters import prepare, tested
+from maxpo_bench.adapters import Prepared, tested
 from maxpo_bench.errors import Fault, InputError
 
 REFUSED = {  # option: (is it set so, what would happen, the remedy)
@@ -41,10 +41,11 @@ def with_estimator(trainer_class, estimator, k=1, **options):
     """A subclass of GRPOTrainer or RLOOTrainer, or of a class of yours derived from them, whose advantages are the estimator's.
 
     estimator: a name of the registry, or f(rewards [G, N] float64, [k], [lengths]) -> advantages [G, N]; options: its own.
-    Rewards are weighted and summed as in TRL; a group with a completion that no reward function could score gets zeros and is counted
-    in the metric `unscorable_groups`; groups of one (evaluation) get zeros. Metrics: `advantages/std`, `advantages/max`.
-    Making the trainer raises InputError for a TRL out of the tested range, a k that does not fit num_generations and options that would
-    be bypassed, warns of those that rescale the gradient, and raises Fault when TRL's own path gives a probe other advantages.
+    Rewards are weighted and summed as in TRL; a group with a completion that no reward function could score gets zeros and is
+    counted in the metric `unscorable_groups`; groups of one (evaluation) get zeros. Metrics: `advantages/std`, `advantages/max`.
+    Making the trainer raises InputError for a TRL out of the tested range, a k that does not fit num_generations and options
+    that would be bypassed, warns of those that rescale the gradient, and raises Fault when TRL's own path gives a probe other
+    advantages.
     """
     tested("trl", (1, 16), (1, 17))
     from trl import GRPOTrainer, RLOOTrainer
@@ -52,12 +53,12 @@ def with_estimator(trainer_class, estimator, k=1, **options):
     if not (isinstance(trainer_class, type) and issubclass(trainer_class, (GRPOTrainer, RLOOTrainer))):
         name = getattr(trainer_class, "__name__", trainer_class)
         raise InputError(f"with_estimator takes GRPOTrainer or RLOOTrainer, or a class derived from them, got {name}")
-    compute = prepare(estimator, k, **options)
-    return type(f"{trainer_class.__name__}_{compute.name}", (WithEstimator, trainer_class), {"compute": staticmethod(compute)})
+    compute = Prepared(estimator, k, **options)
+    return type(f"{trainer_class.__name__}_{compute.name}", (WithEstimator, trainer_class), {"compute": compute})
 
 
 class WithEstimator:
-    """The mixin. compute(rewards [G, N] float64, lengths) -> advantages, see adapters.prepare."""
+    """The mixin. compute(rewards [G, N] float64, lengths) -> advantages, see adapters.Prepared."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -80,7 +81,7 @@ class WithEstimator:
         own = advantages[first : first + len(inputs)].to(output["advantages"])
         if own.shape != output["advantages"].shape:
             raise Fault(
-                f"TRL has {list(output['advantages'].shape)} advantages, the estimator {list(own.shape)}: rows were added or dropped"
+                f"TRL has {list(output['advantages'].shape)} advantages, the estimator {list(own.shape)}: rows came or went"
             )
         output["advantages"] = own
         shown = self._logs["advantages"]
@@ -95,7 +96,7 @@ class WithEstimator:
 
 
 def group_advantages(trainer, rewards, lengths):
-    """(advantages [rows], number of groups with a row that no function scored), from the rewards [rows, functions] of all processes."""
+    """(advantages [rows], number of groups with a row that no function scored) from rewards [rows, functions], lengths [rows]."""
     n = trainer.num_generations if trainer.model.training else trainer.num_generations_eval
     weights = trainer.reward_weights.to(rewards.device, torch.float64)
     whole = (~rewards.isnan().all(1)).view(-1, n).all(1)  # [groups]
@@ -111,11 +112,9 @@ def examine(trainer):
     name, config = trainer.compute.name, trainer.args
     for option in ("num_generations", "num_generations_eval"):
         n = getattr(trainer, option)
-        if n > 1 or option == "num_generations":
-            valid = trainer.compute.valid_k(n) if n > 1 else range(0)
-            if trainer.compute.k not in valid:
-                span = f"k in {valid[0]}..{valid[-1]}" if len(valid) else "no k"
-                raise InputError(f"{name}: k = {trainer.compute.k} does not fit {option} = {n}, which allows {span}")
+        span = trainer.compute.span(n)
+        if span and not (n == 1 and option == "num_generations_eval"):
+            raise InputError(f"{name}: k = {trainer.compute.k} does not fit {option} = {n}, which allows {span}")
     for option, (wrong, what, remedy) in REFUSED.items():
         if wrong(getattr(config, option, None)):
             raise InputError(f"{name}: {option}={getattr(config, option)!r} {what} by the estimator; set {option} to {remedy}")
@@ -150,8 +149,8 @@ def examine(trainer):
 def probe(trainer):
     """Sends fixed rewards through the trainer's own scoring, without its model, and looks at what it makes of them.
 
-    Per process one group; the trainer's own advantages must order each group as our rewards do, and those handed to the loss and to the
-    log must be the stand-in's, row by row. Raises Fault otherwise.
+    One group for each process. The trainer's own advantages must order each group as our rewards do, and the loss and the log must
+    get the stand-in's, row by row. Raises Fault otherwise.
     """
     n, num_functions, rank = trainer.num_generations, len(trainer.reward_funcs), trainer.accelerator.process_index
     grpo, seen = hasattr(trainer.args, "loss_type"), []
@@ -167,12 +166,16 @@ def probe(trainer):
         zeros = torch.zeros(len(input_ids), logits_to_keep, device=trainer.accelerator.device)
         return zeros, zeros, None
 
+    def stand_in(totals, lengths):
+        seen.append(totals)
+        return 3 * totals + 1
+
     stand_ins = {
         "_generate": generate,
         "_get_per_token_logps_and_entropies": log_probs,
         "reward_funcs": [_scaled(rows, 1 + f) for f in range(num_functions)],
         "reward_weights": torch.arange(1.0, num_functions + 1),
-        "compute": lambda totals, lengths: seen.append(totals) or 3 * totals + 1,
+        "compute": stand_in,
         "environments": None,
     }
     before = {name: trainer.__dict__[name] for name in stand_ins if name in trainer.__dict__}

@@ -1,6 +1,7 @@
 """Every estimator of the registry as a verl advantage estimator, `maxpo_bench.NAME`, registered when this module is imported.
 
-verl imports it by the entry point in `verl.plugins` of the installed package, or by VERL_USE_EXTERNAL_MODULES=maxpo_bench.adapters.verl.
+By the entry point `verl.plugins` of the installed package verl imports it, or by
+VERL_USE_EXTERNAL_MODULES=maxpo_bench.adapters.verl.
 
     algorithm.adv_estimator=maxpo_bench.maxpo +algorithm.maxpo_bench.k=4
 """
@@ -29,7 +30,7 @@ def advantage_estimator(estimator, k=1, clip_k=False, **options):
                 f"{estimator}: verl handed over no uid, so groups are unknown; the batch needs non_tensor_batch['uid']"
             )
         chosen = {"k": k, "clip_k": clip_k, "options": options} | _section(config)
-        places = {}
+        places: dict = {}
         for row, prompt in enumerate(index):
             places.setdefault(prompt, []).append(row)
         scores, lengths = token_level_rewards.double().sum(-1), response_mask.sum(-1)
