@@ -56,7 +56,7 @@ class Prepared:
         return advantages.detach().double()
 
 
-def tested(package, low, high):
+def check_version(package, low, high):
     """Raises InputError unless low <= the installed version of a package < high, all given as (major, minor)."""
     found = metadata.version(package)
     major, minor = (int("".join(filter(str.isdigit, part)) or 0) for part in found.split(".")[:2])

@@ -10,7 +10,7 @@ import warnings
 
 import torch
 
-from maxpo_bench.adapters import Prepared, tested
+from maxpo_bench.adapters import Prepared, check_version
 from maxpo_bench.errors import Fault, InputError
 
 REFUSED = {  # option: (is it set so, what would happen, the remedy)
@@ -47,7 +47,7 @@ def with_estimator(trainer_class, estimator, k=1, **options):
     that would be bypassed, warns of those that rescale the gradient, and raises Fault when TRL's own path gives a probe other
     advantages.
     """
-    tested("trl", (1, 16), (1, 17))
+    check_version("trl", (1, 16), (1, 17))
     from trl import GRPOTrainer, RLOOTrainer
 
     if not (isinstance(trainer_class, type) and issubclass(trainer_class, (GRPOTrainer, RLOOTrainer))):

@@ -8,7 +8,7 @@ VERL_USE_EXTERNAL_MODULES=maxpo_bench.adapters.verl.
 
 import logging
 
-from maxpo_bench.adapters import groups, tested
+from maxpo_bench.adapters import groups, check_version
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.estimators import names
 
@@ -69,7 +69,7 @@ def register():
     from verl.trainer.ppo import core_algos
 
     try:
-        tested("verl", (0, 9), (0, 10))
+        check_version("verl", (0, 9), (0, 10))
         wrong = None
     except InputError as error:
         wrong = str(error)
