@@ -16,10 +16,10 @@ from maxpo_bench.problems import build
 from maxpo_bench.settings import task_file
 from maxpo_bench.training.evaluation import pass_at_k
 
-K, GROUP_SIZE, GROUPS = 4, 16, 32
+K, GROUP_SIZE, GROUPS = 4, 16, 64
 
 
-def countdown(warm_start=120):
+def countdown(warm_start=150):
     """The problem of tasks/countdown3.yaml and a model that solves a few of its prompts."""
     task = task_file.load("countdown3")
     task.section("warm_start")["steps"] = warm_start
@@ -50,7 +50,7 @@ def make_trainer(problem, model, folder, steps=40, estimator="maxpo", k=K, **set
     )
 
 
-def pass_at_4(problem, model, prompts=128, samples=32):
+def pass_at_4(problem, model, prompts=128, samples=64):
     """Mean over held-out prompts."""
     with torch.no_grad():
         rewards = problem.evaluate(model, 0, prompts, samples).rewards[0]

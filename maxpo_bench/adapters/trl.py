@@ -6,6 +6,7 @@ from maxpo_bench.adapters.trl import with_estimator
 trainer = with_estimator(RLOOTrainer, "maxpo", k=4)(model=..., reward_funcs=..., args=RLOOConfig(beta=0.0, ...), ...)
 """
 
+import inspect
 import warnings
 
 import torch
@@ -61,8 +62,12 @@ class WithEstimator:
     """The mixin. compute(rewards [G, N] float64, lengths) -> advantages, see adapters.Prepared."""
 
     def __init__(self, *args, **kwargs):
+        config = inspect.signature(super().__init__).bind(*args, **kwargs).arguments.get("args")
+        if config is not None:  # before the model is loaded
+            examine(self.compute, config)
         super().__init__(*args, **kwargs)
-        examine(self)
+        if config is None:
+            examine(self.compute, self.args)
         probe(self)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -107,14 +112,14 @@ def group_advantages(trainer, rewards, lengths):
     return advantages.flatten(), int((~whole).sum())
 
 
-def examine(trainer):
+def examine(compute, config):
     """Raises InputError for settings that do not go with the estimator; warns of those that rescale its gradient."""
-    name, config = trainer.compute.name, trainer.args
+    name = compute.name
     for option in ("num_generations", "num_generations_eval"):
-        n = getattr(trainer, option)
-        span = trainer.compute.span(n)
+        n = getattr(config, option) or config.num_generations
+        span = compute.span(n)
         if span and not (n == 1 and option == "num_generations_eval"):
-            raise InputError(f"{name}: k = {trainer.compute.k} does not fit {option} = {n}, which allows {span}")
+            raise InputError(f"{name}: k = {compute.k} does not fit {option} = {n}, which allows {span}")
     for option, (wrong, what, remedy) in REFUSED.items():
         if wrong(getattr(config, option, None)):
             raise InputError(f"{name}: {option}={getattr(config, option)!r} {what} by the estimator; set {option} to {remedy}")
@@ -193,10 +198,8 @@ def probe(trainer):
             trainer.__dict__.pop(name, None)
         trainer.__dict__.update(before)
         trainer.model.training = training
-        for log in (trainer._logs["rewards"], trainer._logs["extra"], *trainer._metrics.values()):
+        for log in (*trainer._logs.values(), *trainer._metrics.values()):
             log.clear()
-        for name in ("images", "prompt", "completion", "advantages"):
-            trainer._logs[name].clear()
     wanted = 3 * seen[0] + 1
     shown = shown[-wanted.numel() :]
     if (

@@ -8,7 +8,7 @@ VERL_USE_EXTERNAL_MODULES=maxpo_bench.adapters.verl.
 
 import logging
 
-from maxpo_bench.adapters import groups, check_version
+from maxpo_bench.adapters import check_version, groups
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.estimators import names
 

@@ -16,23 +16,16 @@ COMMON = {"steps_per_generation": 2, "gradient_accumulation_steps": 2, "max_grad
 GRPO = {"use_vllm": False, "vllm_importance_sampling_correction": True, "max_completion_length": 64}
 
 
-def trainer(place="RLOOConfig", estimator="maxpo", k=4, n=8, n_eval=8, **options):
-    config = settings("trl", n)[place] | COMMON | (GRPO if place == "GRPOConfig" else {}) | options
-    return SimpleNamespace(
-        args=SimpleNamespace(**config),
-        compute=Prepared(estimator, k),
-        num_generations=n,
-        num_generations_eval=n_eval,
-        model=SimpleNamespace(training=True),
-        reward_weights=torch.tensor([1.0, 0.5]),
-    )
+def looked_at(place="RLOOConfig", k=4, n_eval=None, **options):
+    config = settings("trl", 8)[place] | COMMON | (GRPO if place == "GRPOConfig" else {}) | options
+    examine(Prepared("maxpo", k), SimpleNamespace(**config, num_generations_eval=n_eval))
 
 
 @pytest.mark.parametrize("place", ["RLOOConfig", "GRPOConfig"])
 def test_the_advised_settings_pass_in_silence(place):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        examine(trainer(place))
+        looked_at(place)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +39,7 @@ def test_the_advised_settings_pass_in_silence(place):
 )
 def test_what_would_bypass_it_is_refused(place, option, value, said):
     with pytest.raises(InputError, match=said) as error:
-        examine(trainer(place, **{option: value}))
+        looked_at(place, **{option: value})
     assert f"{option}=" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -73,26 +66,32 @@ def test_what_would_bypass_it_is_refused(place, option, value, said):
 )
 def test_what_would_rescale_it_is_warned_of(place, option, value, remedy):
     with pytest.warns(UserWarning) as caught:
-        examine(trainer(place, **{option: value}))
+        looked_at(place, **{option: value})
     [line] = [str(one.message) for one in caught]
     assert remedy in line and option.removeprefix("use_") in line
 
 
 def test_a_k_that_does_not_fit_names_both():
     with pytest.raises(InputError, match=r"maxpo: k = 8 does not fit num_generations = 8, which allows k in 1\.\.7"):
-        examine(trainer(k=8))
+        looked_at(k=8)
     with pytest.raises(InputError, match="k = 4 does not fit num_generations_eval = 4"):
-        examine(trainer(n_eval=4))
-    examine(trainer(n_eval=1))
+        looked_at(n_eval=4)
+    looked_at(n_eval=1)
 
 
 def test_weights_missing_rewards_and_unscorable_groups():
     none = torch.nan
     rewards = torch.tensor([[0, 2], [1, none], [none, 2], [1, 1], [0, 1], [none, none], [1, 0], [1, 1]])
-    one = trainer(k=2, n=4)
+    one = SimpleNamespace(
+        compute=Prepared("maxpo", 2),
+        num_generations=4,
+        num_generations_eval=1,
+        model=SimpleNamespace(training=True),
+        reward_weights=torch.tensor([1.0, 0.5]),
+    )
     found, unscorable = group_advantages(one, rewards, torch.ones(8))
     wanted = get("maxpo")(torch.tensor([1.0, 1.0, 1.0, 1.5]).double(), k=2)
     torch.testing.assert_close(found[:4], wanted)
     assert found[4:].tolist() == [0.0] * 4 and unscorable == 1
-    one.model.training, one.num_generations_eval = False, 1
+    one.model.training = False
     assert group_advantages(one, rewards, torch.ones(8))[0].tolist() == [0.0] * 8
