@@ -28,14 +28,10 @@ def test_trl(tmp_path, monkeypatch, capsys):
     size = {"architecture": "llama", "hidden_size": 16, "layers": 1, "heads": 2, "mlp_size": 16}
     model = causal_lm.from_config(size, len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, 64, 0)
     code = block("TRL")
-    for said, instead in (
-        (
-            'output_dir="out"',
-            f"output_dir={str(tmp_path)!r}, max_steps=2, logging_steps=1, max_completion_length=4, use_cpu=True, bf16=False",
-        ),
-    ):
-        assert said in code
-        code = code.replace(said, instead)
+    said = 'output_dir="out"'
+    assert said in code
+    few = "max_steps=2, logging_steps=1, max_completion_length=4, use_cpu=True, bf16=False"
+    code = code.replace(said, f"output_dir={str(tmp_path)!r}, {few}")
     space = {"model": model, "tokenizer": tokenizer}
     exec(code, space)
     trainer = space["trainer"]
@@ -83,16 +79,8 @@ def test_skyrl():
     registry = SimpleNamespace(register=lambda name, function: kept.update({name: function}))
     exec(block("SkyRL"), {"AdvantageEstimatorRegistry": registry, "advantage_estimator": advantage_estimator})
     tokens, mask = torch.tensor(REWARDS)[:, None], torch.ones(6, 1)
-    found, _ = kept["maxpo"](
-        token_level_rewards=tokens,
-        response_mask=mask,
-        index=["a"] * 6,
-        values=None,
-        config={},
-        gamma=1,
-        lambd=1,
-        grpo_norm_by_std=True,
-    )
+    further = {"values": None, "config": {}, "gamma": 1, "lambd": 1, "grpo_norm_by_std": True}
+    found, _ = kept["maxpo"](token_level_rewards=tokens, response_mask=mask, index=["a"] * 6, **further)
     assert torch.allclose(found[:, 0], WANTED)
 
 
