@@ -1,9 +1,8 @@
 """An estimator in TRL's GRPOTrainer or RLOOTrainer, which have no hook: a subclass with two overrides.
 
-from trl import RLOOConfig, RLOOTrainer
-from maxpo_bench.adapters.trl import with_estimator
+    trainer = with_estimator(RLOOTrainer, "maxpo", k=4)(model=..., reward_funcs=..., args=RLOOConfig(beta=0.0, ...), ...)
 
-trainer = with_estimator(RLOOTrainer, "maxpo", k=4)(model=..., reward_funcs=..., args=RLOOConfig(beta=0.0, ...), ...)
+Read in TRL 1.16.0: every process gathers the rewards of all, so each computes the advantages of whole groups and takes its rows.
 """
 
 import inspect
@@ -159,13 +158,13 @@ def probe(trainer):
     """
     n, num_functions, rank = trainer.num_generations, len(trainer.reward_funcs), trainer.accelerator.process_index
     grpo, seen = hasattr(trainer.args, "loss_type"), []
-    rows = [(7 * row + 3 * rank) % n + row / 100 for row in range(n)]  # all different
+    rows = [(7 * row + 3 * rank) % n + row / (n + 1) for row in range(n)]  # all different
     token = trainer._tokenizer.pad_token_id
     parent = super(WithEstimator, trainer)._generate_and_score_completions
 
     def generate(prompts):
-        ids = [[token]] * len(prompts)
-        return (ids, ids, None, [""] * len(prompts), None, {}, None, None) if grpo else (ids, ids, [""] * len(prompts))
+        ids, texts, sampled = [[token]] * len(prompts), [""] * len(prompts), [[0.0]] * len(prompts)
+        return (ids, ids, None, texts, sampled, {}, None, None) if grpo else (ids, ids, texts)
 
     def log_probs(model, input_ids, attention_mask, logits_to_keep, *args, **kwargs):
         zeros = torch.zeros(len(input_ids), logits_to_keep, device=trainer.accelerator.device)

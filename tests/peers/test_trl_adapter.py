@@ -241,32 +241,72 @@ def test_the_probe_leaves_nothing_behind(problem, tmp_path):
     assert "_generate" not in vars(trainer) and trainer.compute.name == "maxpo" and trainer.state.num_input_tokens_seen == 0
 
 
+def test_the_probe_goes_where_completions_come_from_vllm(problem, tmp_path):
+    from maxpo_bench.adapters.trl import probe
+
+    trainer = make(problem, tmp_path, "GRPO")
+    trainer.use_vllm = True
+    probe(trainer)
+
+
+def first_step(trainer):
+    """(what TRL's scoring gave, with its inputs; the gradient before the optimiser's first step), filled by training."""
+    from transformers import TrainerCallback
+
+    outputs, gradients, plain = [], [], trainer._generate_and_score_completions
+
+    def record(inputs):
+        outputs.append(plain(inputs) | {"inputs": inputs})
+        return outputs[-1]
+
+    class Look(TrainerCallback):
+        def on_pre_optimizer_step(self, args, state, control, model, **_):
+            gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]).clone())
+
+    trainer._generate_and_score_completions = record
+    trainer.add_callback(Look())
+    return outputs, gradients
+
+
+def off(gradient, start, problem, output, advantages, n):
+    """How far a gradient is from that of our own loss on the same batch, relative to it."""
+    log_probs = problem.log_probs(start, our_batch(problem, output, n)).flatten()
+    start.zero_grad()
+    (-(advantages * log_probs).mean()).backward()
+    wanted = torch.cat([p.grad.flatten() for p in start.parameters()])
+    assert wanted.norm() > 0
+    return float((gradient - wanted).norm() / wanted.norm())
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        ("RLOO", {}),
+        ("RLOO", {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}),
+        ("GRPO", {}),
+        ("GRPO", {"importance_sampling_level": "token"}),
+        ("GRPO", {"per_device_train_batch_size": 6, "gradient_accumulation_steps": 2}),
+    ],
+    ids=["RLOO", "RLOO accumulated", "GRPO luspo", "GRPO luspo by token", "GRPO luspo accumulated"],
+)
+def test_the_gradient_is_that_of_our_own_loss(kind, options, problem, tmp_path):
+    trainer = make(problem, tmp_path, kind, rewards=[by_length_always], max_steps=1, **options)
+    outputs, gradients = first_step(trainer)
+    trainer.train()
+    assert off(gradients[0], problem.initial_policy(), problem, outputs[0], outputs[0]["advantages"], 4) < 1e-5
+
+
 def test_training(example, tmp_path):
     """The example: advantages of the first step are ours to 1e-6, the gradient is our own loss's to 1e-5, pass@4 rises."""
     import copy
-
-    from transformers import TrainerCallback
 
     started = time.monotonic()
     problem, model = example.countdown()
     start, before = copy.deepcopy(model), example.pass_at_4(problem, model)
     trainer = example.make_trainer(problem, model, tmp_path)
-    first, gradients, plain = {}, [], trainer._generate_and_score_completions
-
-    def record(inputs):
-        output = plain(inputs)
-        if not first:
-            first.update(output, inputs=inputs)
-        return output
-
-    class Look(TrainerCallback):
-        def on_pre_optimizer_step(self, args, state, control, model, **_):
-            if not gradients:
-                gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]).clone())
-
-    trainer._generate_and_score_completions = record
-    trainer.add_callback(Look())
+    outputs, gradients = first_step(trainer)
     trainer.train()
+    first = outputs[0]
     after, n = example.pass_at_4(problem, model), example.GROUP_SIZE
 
     texts = problem.tokenizer.batch_decode(first["completion_ids"], skip_special_tokens=True)
@@ -274,12 +314,9 @@ def test_training(example, tmp_path):
     ours = torch.cat(list(advantages(rewards.view(-1, n), "maxpo", example.K)))
     torch.testing.assert_close(first["advantages"], ours, rtol=1e-6, atol=1e-6)
 
-    log_probs = problem.log_probs(start, our_batch(problem, first, n)).flatten()
-    start.zero_grad()
-    (-(ours * log_probs).mean()).backward()
-    wanted = torch.cat([p.grad.flatten() for p in start.parameters()])
-    assert wanted.norm() > 0 and (gradients[0] - wanted).norm() / wanted.norm() < 1e-5
-    print(f"pass@4 {before:.3f} -> {after:.3f}, gradient off by {(gradients[0] - wanted).norm() / wanted.norm():.1e}")
+    distance = off(gradients[0], start, problem, first, ours, n)
+    print(f"pass@4 {before:.3f} -> {after:.3f}, gradient off by {distance:.1e}, {time.monotonic() - started:.0f} s")
+    assert distance < 1e-5
     assert after > before + 0.02
     assert time.monotonic() - started < 180
 
