@@ -55,6 +55,8 @@ def advantages(rewards, estimator="maxpo", k=1, *, clip_k=False, lengths=None, *
         for place, row in zip(places, values, strict=True):
             dtype = groups[place].dtype if groups[place].is_floating_point() else torch.get_default_dtype()
             found[place] = row.to(dtype)
+            if not found[place].isfinite().all():
+                raise InputError(f"{compute.name}: advantages of group {place} do not fit {dtype}; hand over float32 rewards")
     return found
 
 

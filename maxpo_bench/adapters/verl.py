@@ -33,7 +33,7 @@ def advantage_estimator(estimator, k=1, clip_k=False, **options):
         places: dict = {}
         for row, prompt in enumerate(index):
             places.setdefault(prompt, []).append(row)
-        scores, lengths = token_level_rewards.double().sum(-1), response_mask.sum(-1)
+        scores, lengths = token_level_rewards.double().sum(-1), response_mask.sum(-1).clamp_min(1)
         rows = list(places.values())
         try:
             found = groups.advantages(

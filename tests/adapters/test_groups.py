@@ -30,6 +30,8 @@ def test_types_follow_the_rewards():
     found = advantages([torch.tensor([0, 1, 1]), torch.tensor([0.0, 1.0, 1.0]).double(), [0, 1, 1]], "rloo")
     assert [one.dtype for one in found] == [torch.float32, torch.float64, torch.float32]
     assert advantages([], "rloo") == []
+    with pytest.raises(InputError, match="advantages of group 1 do not fit torch.float16; hand over float32"):
+        advantages([torch.tensor([0.0, 1.0, 1.0]), torch.tensor([-60000.0, 60000.0, 0.0]).half()], "rloo")
 
 
 def test_a_k_that_a_small_group_does_not_allow_is_an_error_or_clipped_and_counted():
