@@ -162,6 +162,14 @@ def test_maxpo_by_hand(core, tmp_path):
 
 
 @pytest.mark.slow
+def test_ragged_groups_in_the_core(core, tmp_path):
+    code = "from maxpo_bench.adapters.groups import advantages as f; print([a.tolist() for a in f([[0, 1, 3], [0, 1]], 'rloo')])"
+    done = outside([core / "python", "-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [pytest.approx([-2.0, -0.5, 2.5]), [-1.0, 1.0]]
+
+
+@pytest.mark.slow
 def test_every_estimator_runs_and_imports_nothing_of_the_suite(core, tmp_path):
     from maxpo_bench.estimators import names
 
