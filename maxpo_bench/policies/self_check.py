@@ -17,6 +17,7 @@ TOLERANCE = 1e-4  # of a token's log-probability, in nats and relative
 GRADIENT_TOLERANCE = 1e-3  # of the gradient's largest entry
 AUTOCAST_TOLERANCE = 0.1  # nats, on average, where bfloat16 rounds
 NUM_CHECKED = 5  # tokens of a completion
+LONG_ABOVE = "original_max_position"  # the length at which positions of long texts (longrope) are told in another way
 _ways = weakref.WeakKeyDictionary()  # model -> (way, prompt length it was found with, prompt length that shows everything)
 
 
@@ -65,13 +66,18 @@ def _one_line(error):
 
 def _telling_length(model):
     """A prompt longer than every window, chunk or other length at which the config says that reading changes."""
-    words = ("window", "chunk", "topk", "original_max_position")
-    found, sections = [8], [model.config.to_dict()]
+    found = _lengths_in(model.config, "window", "chunk", "topk", LONG_ABOVE)
+    return min(max([8, *(length + 4 for length in found)]), (context(model.config) or 1_000_000) - NUM_CHECKED)
+
+
+def _lengths_in(config, *words):
+    """The whole numbers of a config and its sections whose names have one of the words in them."""
+    found, sections = [], [config.to_dict()]
     for section in sections:
         sections += [value for value in section.values() if isinstance(value, dict)]
         lengths = {name: value for name, value in section.items() if type(value) is int and not name.endswith("_layers")}
-        found += [value + 4 for name, value in lengths.items() if any(word in name for word in words)]
-    return min(max(found), (context(model.config) or 1_000_000) - NUM_CHECKED)
+        found += [value for name, value in lengths.items() if any(word in name for word in words)]
+    return found
 
 
 def context(config):
@@ -102,7 +108,9 @@ class _Case:
         def draw(*shape):
             return usual[torch.randint(len(usual), shape, generator=generator)].to(device)
 
-        mask = torch.arange(length) >= length - torch.tensor([length, max(1, length - 3), 2])[:, None]
+        borders = [border for border in _lengths_in(model.config, LONG_ABOVE) if 2 < border < length]
+        second = max(borders) - 2 if borders else max(1, length - 3)  # a completion that crosses the border
+        mask = torch.arange(length) >= length - torch.tensor([length, second, 2])[:, None]
         tokens = draw(3, length)
         tokens[~mask.to(device)] = 0
         return cls(tokens, mask.to(device), draw(6, NUM_CHECKED), usual[::5].tolist())

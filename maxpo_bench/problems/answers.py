@@ -48,7 +48,7 @@ def read_gold(text):
     found, answer = _marked(text, _MARKS)
     if found or "####" in text:
         return answer
-    if len(text) > MAX_CONTENT:
+    if len(text) > MAX_CONTENT or _FACTORIAL.fullmatch(text):
         return None
     only_one = len(_DIGIT_RUNS.findall(text)) == 1
     return _content(text) or (_last_number(text) if only_one else None)
@@ -69,6 +69,7 @@ _MARKS = ("####", "\\boxed", "\\fbox", "<answer>")
 _PLAIN = re.compile(r"\s{0,20}[-+]?[0-9]{1,40}(?:\.[0-9]{1,40})?\.?\s{0,20}")
 _DIGITS = "0123456789" + "".join(VULGAR)
 _DIGIT_RUNS = re.compile(rf"[0-9][0-9,.]*|[{_DIGITS}]")
+_FACTORIAL = re.compile(r"\W{0,20}[0-9]+!\W{0,20}")  # as an answer of a data set; in a completion "72!" is joy
 _HEADING = re.compile(r"[0-9]{1,3}[.)] +[^\W\d_]")
 
 
@@ -161,7 +162,7 @@ def _content(text, boxed=False):
     """The number of a short text that is an answer and nothing else: "x = 5", "The answer is 18 kg.". None else."""
     if len(text) > MAX_CONTENT or not _DIGIT_RUNS.search(text):
         return None
-    tokens = tokenise(THOUSANDS_APART.sub(lambda m: m[1].replace(" ", ""), text))
+    tokens = tokenise(THOUSANDS_APART.sub(lambda m: m[1].replace(" ", ""), text.replace("\\ ", " ")))
     if any(token.kind in _RELATIONS for token in tokens):
         return None
     last = max((i for i, token in enumerate(tokens) if token.kind in ("N", "F")), default=-1)

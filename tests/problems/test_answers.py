@@ -39,7 +39,7 @@ def test_what_stands_far_before_an_answer_does_not_matter(row):
 
 
 UNREADABLE = ["yes", "", "x", "\\frac{\\pi}{2}", "2\\sqrt{3}", "(1, 2)", "5 or 6", "x^2+1", "3x", "1/0", "9" * 61, "[5, 6]"]
-UNREADABLE += ["#### none", "12 of 30 apples", "inf", "nan", "-\\infty", "10:30"]
+UNREADABLE += ["5!", "$5!$", "#### none", "12 of 30 apples", "inf", "nan", "-\\infty", "10:30"]
 
 
 @pytest.mark.parametrize("gold", UNREADABLE)
@@ -47,6 +47,14 @@ def test_golds_that_cannot_be_read_are_none(gold):
     assert answers.read_gold(gold) is None
     with pytest.raises(ValueError, match="holds no number"):
         verdict(gold, "5")
+
+
+def test_an_exclamation_mark_is_joy_in_a_completion_and_a_factorial_in_a_gold():
+    assert verdict("72", "It is 72!") == 1 and answers.read_gold("5!") is None and answers.read_gold("#### 72!") is not None
+
+
+def test_the_space_of_latex_stands_between_thousands():
+    assert verdict("70000", "\\boxed{70\\ 000}") == 1 and verdict("0", "\\boxed{70\\ 000}") == 0
 
 
 def test_any_of_several_golds_is_right():

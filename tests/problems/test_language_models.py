@@ -194,6 +194,19 @@ def test_a_window_is_looked_past_only_where_texts_are_that_long(monkeypatch):
     assert tried == [15, 25, 44]
 
 
+def test_positions_told_in_another_way_above_a_length_are_refused_where_texts_cross_it():
+    """longrope: a text of more than 16 tokens changes the numbers of its first ones, whatever was sampled before."""
+    rope = {
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 16,
+        "short_factor": [1.0] * 4, "long_factor": [3.0] * 4,
+    }  # fmt: skip
+    model = build("llama", rope_parameters=rope)
+    self_check.way_of(model, 16)
+    for longest in (18, 39, 64):  # 39: prompts of 30 and of 12 tokens with completions of 9
+        with pytest.raises(InputError, match="LlamaForCausalLM cannot be a policy"):
+            self_check.way_of(model, longest)
+
+
 def test_under_bfloat16_sampled_and_scored_stay_close(monkeypatch):
     read, model = reading.Reader.read, build("llama")
     self_check.way_of(model, 20)
