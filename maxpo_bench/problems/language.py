@@ -59,7 +59,7 @@ class LanguageProblem(Problem):
         self.tokenizer = (self.pretrained or self.source).load_tokenizer()
         if task.section("data").get("chat") and self.tokenizer.chat_template is None:
             raise InputError(f"{task.path.name}: data.chat: the tokenizer of {name or 'a new model'} has no chat template")
-        self.verify = verifiers.make(task.section("verifier"), self.source)
+        self.verify = verifiers.make(task.section("verifier"), self.source, strips=bool(name))
         self.device = find_device(task.section("device"), task.path.name)
         self.max_workers = 1 if self.device.type == "cuda" else None  # seeds take turns on a GPU
         sampling = task.section("sampling")

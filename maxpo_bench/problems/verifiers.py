@@ -28,11 +28,14 @@ def number(row, text, reader, tolerance):
     return earned
 
 
-def make(options, source):
-    """The function (row, text) -> reward of a task's `verifier` section. source: the task's prompts, whose own is `data`."""
+def make(options, source, strips):
+    """The function (row, text) -> reward of a task's `verifier` section. source: the task's prompts, whose own is `data`.
+
+    strips: whether blanks around a completion count for nothing; a pretrained model's tokens begin with them.
+    """
     name = options.get("name", "data")
     if name == "data":
-        return lambda row, text: source.verify(row, text)
+        return lambda row, text: source.verify(row, text.strip() if strips else text)
     if name == "exact":
         return lambda row, text: float(text.strip() in [gold.strip() for gold in golds(row)])
     return lambda row, text: number(row, text, name, options["tolerance"])

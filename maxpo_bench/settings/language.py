@@ -52,7 +52,7 @@ class Asking(Section):
 class Model(Section):
     """A pretrained model by its name, or a new one of this shape, which is trained from nothing."""
 
-    name: str = Field("", description="hub id, local folder or packaged model (smollm2) with pretrained weights; empty: a new model")
+    name: str = Field("", description="hub id, local folder or packaged model (smollm2); empty: a new model")
     architecture: Literal["llama", "qwen2"] = Field("llama", description="of transformers")
     hidden_size: int = Field(64, ge=8, description="width; an even number per head")
     layers: int = Field(2, ge=1, description="decoder layers")
@@ -77,8 +77,8 @@ class Verifier(Section):
 
     name: Literal["data", "exact", "last_number", "marked", "boxed", "whole"] = Field(
         "data",
-        description="data: as the data's kind judges; exact: the answer's text; the others read a number: the last one, after #### or "
-        "in \\boxed{} or <answer>, in \\boxed{} alone, or the whole completion",
+        description="data: as the data's kind judges; exact: the answer's text; the others read a number: the last one, after #### "
+        "or in \\boxed{} or <answer>, in \\boxed{} alone, or the whole completion",
     )
     tolerance: float = Field(0.0, ge=0, description="how far from the right number an answer may be")
 
@@ -114,6 +114,7 @@ class Language(Common):
     """What the kinds of language tasks have in common."""
 
     base_policy: ClassVar[bool] = True
+    model_is_told: ClassVar[bool] = False  # whether there is no usual model for the kind
     device: Device = Field("auto", description="auto: a GPU where there is one")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the forward: bfloat16 on a GPU, float32 on a CPU; weights are float32"
@@ -126,8 +127,12 @@ class Language(Common):
 
     @model_validator(mode="after")
     def _starts_somewhere(self):
+        if self.model_is_told and "model" not in self.model_fields_set:
+            raise ValueError("model.name: missing (hub id, local folder or packaged model; or the shape of a new model)")
         if self.model.name and self.warm_start.steps:
-            raise ValueError(f"warm_start.steps: must be 0, got {self.warm_start.steps}: a pretrained model starts as it is")
+            raise ValueError(
+                f"warm_start.steps: must be at most 0, got {self.warm_start.steps}: a pretrained model starts as it is"
+            )
         if not self.model.name and "warm_start" not in self.model_fields_set:
             raise ValueError("warm_start.steps: missing (supervised steps before the RL starts)")
         return self

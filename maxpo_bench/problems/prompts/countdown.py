@@ -45,7 +45,6 @@ class Source(PromptSource):
 
         Graded: the right digits with a value that misses the target by d earn 1 / (1 + d).
         """
-        text = text.strip()
         result = expressions.evaluate(text)
         if result is None:
             return 0.0

@@ -37,7 +37,6 @@ class Source(PromptSource):
 
         Graded: a sum of the right digits that misses the target by d earns 1 / (1 + d).
         """
-        text = text.strip()
         result = expressions.evaluate(text)
         if result is None or any(char not in "0123456789+" for char in text):
             return 0.0

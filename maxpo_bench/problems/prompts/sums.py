@@ -20,8 +20,8 @@ class Source(PromptSource):
         return [(prompts[i], _answer(prompts[i])) for i in rng.integers(len(prompts), size=size)]
 
     def verify(self, row, text):
-        """1 where the text is the sum and nothing else but blanks around it, else 0."""
-        return float(text.strip() == row["answer"])
+        """1 where the text is the sum and nothing else, else 0."""
+        return float(text == row["answer"])
 
 
 def _answer(prompt):

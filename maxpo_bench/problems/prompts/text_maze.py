@@ -61,7 +61,6 @@ class Source(PromptSource):
 
         Graded: a legal walk that ends elsewhere earns 1 - distance / (2 size), Manhattan distance from its end.
         """
-        text = text.strip()
         prompt, size = row["prompt"], self.data["size"]
         if not 0 < len(text) <= size * size * 4:
             return 0.0

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from maxpo_bench.settings.language import Asking, GRADED, Language
+from maxpo_bench.settings.language import GRADED, Asking, Language
 
 
 class CountdownData(Asking):

@@ -1,8 +1,8 @@
 """`kind: huggingface`."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from maxpo_bench.settings.language import Asking, Language
 
@@ -25,14 +25,9 @@ class HuggingFaceData(Asking):
 
 
 class HuggingFace(Language):
+    model_is_told: ClassVar[bool] = True
     kind: Literal["huggingface"]
     data: HuggingFaceData
-
-    @model_validator(mode="after")
-    def _model_is_told(self):
-        if "model" not in self.model_fields_set:
-            raise ValueError("model.name: missing (hub id, local folder or packaged model; or the shape of a new model)")
-        return self
 
 
 MODEL = HuggingFace

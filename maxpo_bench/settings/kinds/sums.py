@@ -11,7 +11,10 @@ class SumsData(Asking):
     """Two numbers to add."""
 
     digits: list[Annotated[int, Field(ge=1, le=9)]] = Field(
-        [2], min_length=1, max_length=9, description="digits of both numbers, one of these for each prompt; one twice: twice as often"
+        [2],
+        min_length=1,
+        max_length=9,
+        description="digits of both numbers: one of these for each prompt",
     )
     num_train: int = Field(4096, ge=1, le=100_000, description="different prompts for training, where there are so many")
     num_held_out: int = Field(512, ge=1, le=100_000, description="the same for evaluation")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from maxpo_bench.settings.language import Asking, GRADED, Language
+from maxpo_bench.settings.language import GRADED, Asking, Language
 
 
 class TextMazeData(Asking):
