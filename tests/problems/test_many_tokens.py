@@ -38,3 +38,25 @@ def test_statistics_are_the_same_however_many_tokens(monkeypatch):
     assert torch.equal(found.tokens, plain.tokens)
     for name in ("token_log_probs", "token_entropies", "score_norms"):
         torch.testing.assert_close(getattr(found, name), getattr(plain, name), atol=1e-5, rtol=1e-5)
+
+
+def test_scores_need_the_logits_of_the_completion_alone():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from maxpo_bench.policies import causal_lm
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=2304, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2, intermediate_size=8
+    )
+    model = LlamaForCausalLM(config).eval()
+    prompts, tokens, lengths = (
+        torch.randint(3, 2304, (9, 5)),
+        torch.randint(3, 2304, (9, 4)),
+        torch.tensor([4, 1, 2, 3, 4, 4, 4, 4, 2]),
+    )
+    mask = torch.ones_like(prompts, dtype=torch.bool)
+    mask[1, :3] = False
+    found = causal_lm.score_rows(model, prompts, mask, tokens, lengths)
+    wanted = causal_lm._score_one_by_one(model, prompts, mask, tokens, lengths, 1.0)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
