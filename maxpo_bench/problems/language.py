@@ -20,7 +20,7 @@ from maxpo_bench.training import streams
 DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
 EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, at most; bounds the memory
 MICRO_BATCH = 2**29  # float32 numbers of a forward and backward: 2 GB
-EVALUATION_LOGITS = 2**27  # and their logits: a real vocabulary has 150,000 tokens
+EVALUATION_LOGITS = 2**25  # and their logits: a real vocabulary has 50,000 tokens and more
 
 
 @dataclass
