@@ -85,7 +85,7 @@ def _score_together(model, way, prompt_tokens, prompt_mask, tokens, lengths, tem
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    num_prompt, num_tokens = prompt_tokens.shape[1], tokens.shape[1]
+    num_tokens = tokens.shape[1]
     mask = F.pad(prompt_mask, (0, num_tokens - 1), value=True)
     sequence = torch.cat([prompt_tokens, tokens[:, :-1]], dim=1)  # [R, P + T - 1]
     key_at = torch.arange(sequence.shape[1], device=tokens.device)
