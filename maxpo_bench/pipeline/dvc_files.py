@@ -23,8 +23,11 @@ def path_of(root, task_name):
     return Path(root) / "results" / "pipeline" / task_name / "dvc.yaml"
 
 
-def text_of(task):
-    """The dvc.yaml of a task: its base stage, one train stage per estimator of params.yaml, its variance stage."""
+def text_of(task, long=False):
+    """The dvc.yaml of a task: its base stage, one train stage per estimator of params.yaml, its variance stage.
+
+    long: one of long_tasks, with estimators of its own. A pretrained model trained as a whole is not kept: no variance stage.
+    """
     name, here = task.name, f"results/runs/{task.name}/${{item.estimator}}"
     params = [{f"tasks/{name}.yaml": None}]
     any_estimator = sources.closure("estimators/__init__.py", *(f"estimators/{file}" for file in SHARED_SOURCES))
@@ -36,7 +39,7 @@ def text_of(task):
             "outs": _outs(f"results/base/{name}", "base.json", "provenance.json"),
         },
         "train": {
-            "matrix": {"estimator": "${estimators}"},
+            "matrix": {"estimator": "${long_estimators}" if long else "${estimators}"},
             "cmd": f"maxpo-bench train {name} ${{item.estimator}}",
             "deps": [f"results/base/{name}/base.json", f"{PACKAGE}/estimators/${{item.estimator}}.py", *_deps(train)],
             "outs": _outs(here, "metrics.json", "curve.csv.gz", "ladder.csv.gz", "provenance.json", "timing.json"),
@@ -47,6 +50,8 @@ def text_of(task):
             "outs": [{f"results/variance/{name}.csv": {"cache": False}}],
         },
     }
+    if task.section("model").get("name") and not task.section("lora").get("rank"):
+        del stages["variance"]
     for key, stage in stages.items():
         stage["wdir"] = "../../.."
         stage["params"] = [dict(entry) for entry in params] + ([{"params.yaml": ["variance_policy"]}] if key == "variance" else [])
@@ -71,17 +76,17 @@ def _deps(paths):
     return [f"{PACKAGE}/{path}" for path in sorted([*covered, *single])]
 
 
-def write(root, names):
-    """Write the dvc.yaml of each task whose file is missing or old. Returns the names of those written.
+def write(root, names, long=()):
+    """Write the dvc.yaml of each task, and of each long one, whose file is missing or old. Returns the names of those written.
 
     One that was looked at after the last edit of the package and of its task is not worked out again: its time is its witness.
     InputError for a task file that is broken; then nothing is written.
     """
     edited, texts, changed = max(path.stat().st_mtime for path in sources.PACKAGE.rglob("*.py")), {}, []
-    for name in names:
+    for name in [*names, *long]:
         path, task = path_of(root, name), Path(root) / "tasks" / f"{name}.yaml"
         if not (path.is_file() and task.is_file() and path.stat().st_mtime > max(edited, task.stat().st_mtime)):
-            texts[name] = text_of(task_file.load(task))
+            texts[name] = text_of(task_file.load(task), name in long)
     for name, text in texts.items():
         path = path_of(root, name)
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -30,6 +30,7 @@ def declared(root=None):
     named = [(key, key, found[key]) for key in legal]
     named += [(f"trained_estimators.{key}", key, found["trained_estimators"][key]) for key in ("estimators", "tasks")]
     named += [("long_tasks", "tasks", found["long_tasks"])]
+    named += [("long_estimators", "estimators", found["long_estimators"])]
     for key, kind, names in named:
         if not names and key == kind:
             raise InputError(f"params.yaml: {key}: must be a list with at least one name")
@@ -66,7 +67,7 @@ def print_plan(root=None):
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    for task in dvc_files.write(root, params["tasks"]):
+    for task in dvc_files.write(root, params["tasks"], params["long_tasks"]):
         print(f"wrote {dvc_files.path_of('', task)}")
     states, seconds = all_states(root, params), _seconds(root, params)
     width = max(map(len, states))
@@ -78,6 +79,8 @@ def print_plan(root=None):
     total = sum(seconds.get(stage) or 0.0 for stage in to_run)
     guess = ", some of unknown length" if any(seconds.get(stage) is None for stage in to_run) else ""
     print(f"{len(states)} stages, {len(to_run)} to run: about {total / 60:.1f} min{guess}")
+    if params["long_tasks"]:
+        print(f"besides, by `make repro-long` alone, hours each: {', '.join(params['long_tasks'])}")
     return 0
 
 

@@ -21,10 +21,10 @@ DEFAULT_TASKS = ("bandit", "maze", "countdown3")
 CELL_SECONDS = 12  # what a recomputed cell may take, by the committed times: as many seeds as fit, at least two
 
 
-def chosen_tasks(root, params, tasks):
-    """The tasks to work on, each checked; InputError for one that is not declared."""
+def chosen_tasks(root, params, tasks, long=()):
+    """The tasks to work on, each checked; InputError for one that is not declared. long: further legal names."""
     for task in tasks:
-        if task not in params["tasks"]:
+        if task not in [*params["tasks"], *long]:
             known = task in task_file.names(root / "tasks")
             hint = "; add it to params.yaml" if known else did_you_mean(task, params["tasks"])
             raise InputError(f"task {task!r} is not in params.yaml{hint}")
@@ -147,24 +147,28 @@ def _call(folder, *words):
     return subprocess.run([sys.executable, "-m", "maxpo_bench.cli", *words], cwd=folder, env=_environment(), check=False).returncode
 
 
-def run(tasks, everything=False, root=None):
+def run(tasks, everything=False, root=None, long=False):
     """Compute into results/ what is not up to date: the given tasks, or everything, through DVC; then the report.
+
+    long: all of long_tasks; one of them can be given by name as well.
 
     Returns the exit code: 1 when a stage failed (the others have run).
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    if everything == bool(tasks):
-        raise InputError("give task names, or --all for everything that params.yaml declares")
-    chosen = chosen_tasks(root, params, params["tasks"] if everything else list(tasks))
+    if bool(tasks) + everything + long != 1:
+        raise InputError("give task names, or --all for every task and study of params.yaml, or --long for its long_tasks")
+    slow = params["long_tasks"]
+    chosen = chosen_tasks(root, params, params["tasks"] if everything else slow if long else list(tasks), slow)
     _check_git(root)
-    dvc_files.write(root, params["tasks"])
+    dvc_files.write(root, params["tasks"], slow)
     start = time.perf_counter()
     targets = [str(dvc_files.path_of("", task.name)) for task in chosen]
     code = _dvc(root, "repro", "--keep-going", *targets)
     if everything:
         code |= _dvc(root, "repro", "--keep-going", *(f"study@{name}" for name in params["studies"]))
-    code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{task.name}") for task in chosen))
+    if listed := [task.name for task in chosen if task.name not in slow]:
+        code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{name}") for name in listed))
     code |= _dvc(root, "repro", "--single-item", "report")
     report = root / "results" / "report.html"  # DVC removes the old one before it makes another
     about = f"Report: {report} (and report.md)" if report.is_file() else "No report was written, see above"

@@ -21,7 +21,7 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
     written = yaml.safe_load((root() / "params.yaml").read_text())
     assert {key: declared()[key] for key in written} == written
     found = params.read(write(tmp_path, GOOD))
-    assert found == {**GOOD, "trained_estimators": {"estimators": [], "tasks": []}, "long_tasks": []}
+    assert found == {**GOOD, "trained_estimators": {"estimators": [], "tasks": []}, "long_tasks": [], "long_estimators": []}
     assert params.read(write(tmp_path, found)) == found  # as `repro` writes it into its own project
 
 
@@ -39,6 +39,7 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
         ({"tasks": ["bandit", "bandit"]}, ["tasks: 'bandit' is listed twice"]),
         ({"variance_policy": "grpo"}, ["variance_policy: must be one of the estimators", "'grpo'"]),
         ({"variance_policy": ["maxpo"]}, ["variance_policy: must be a text"]),
+        ({"long_tasks": ["bandit"]}, ["long_estimators: must have at least one name"]),
         ({"long_tasks": ["a b"]}, ["long_tasks: 'a b'", "letters"]),
         ({"trained_estimators": ["a"]}, ["trained_estimators: must be a section with keys estimators, tasks"]),
         ({"trained_estimators": {"tasks": ["a", "a"]}}, ["trained_estimators.tasks: 'a' is listed twice"]),
@@ -65,7 +66,7 @@ def test_a_key_that_is_missing(tmp_path, key):
         ({"tasks": []}, ["tasks: must be a list with at least one name"]),
         ({"studies": ["centrin"]}, ["studies: unknown name 'centrin'", "did you mean 'centring'"]),
         ({"trained_estimators": {"estimators": ["grpoo"]}}, ["trained_estimators.estimators: unknown name 'grpoo'", "'grpo'"]),
-        ({"long_tasks": ["bandti"]}, ["long_tasks: unknown name 'bandti'", "'bandit'"]),
+        ({"long_tasks": ["bandti"], "long_estimators": ["rloo"]}, ["long_tasks: unknown name 'bandti'", "'bandit'"]),
     ],
 )
 def test_names_of_nothing_are_refused_by_plan(project, change, words):
