@@ -21,7 +21,7 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
     written = yaml.safe_load((root() / "params.yaml").read_text())
     assert {key: declared()[key] for key in written} == written
     found = params.read(write(tmp_path, GOOD))
-    assert found == {**GOOD, "trained_estimators": {"estimators": [], "tasks": []}, "long_tasks": [], "long_estimators": []}
+    assert {key: found[key] for key in GOOD} == GOOD and found["long_tasks"] == found["long_estimators"] == []
     assert params.read(write(tmp_path, found)) == found  # as `repro` writes it into its own project
 
 
