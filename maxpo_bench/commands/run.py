@@ -1,17 +1,21 @@
-"""`maxpo-bench run TASK ... | --all`."""
+"""`maxpo-bench run TASK ... | --all | --studies | --estimators | --long`."""
 
 PLACE = 6
 HELP = "compute tasks into results/ through the pipeline, as far as they are not up to date, and the report"
+
+PARTS = {
+    "all": "every task and the short studies",
+    "studies": "the studies that train for hours",
+    "estimators": "the estimators besides the default ones",
+    "long": "every task of long_tasks in params.yaml: hours each",
+}
 
 
 def arguments(parser):
     parser.add_argument("tasks", nargs="*", help="names in params.yaml")
     parts = parser.add_mutually_exclusive_group()
-    parts.add_argument("--all", action="store_const", const="all", dest="part", default="", help="every task and the short studies")
-    parts.add_argument("--studies", action="store_const", const="studies", dest="part", help="the studies that train for hours")
-    parts.add_argument(
-        "--estimators", action="store_const", const="estimators", dest="part", help="the estimators besides the default ones"
-    )
+    for part, about in PARTS.items():
+        parts.add_argument(f"--{part}", action="store_const", const=part, dest="part", default="", help=about)
 
 
 def run(args):

@@ -61,7 +61,7 @@ def measure(problem, policy, k, num_batches, purpose="policy", estimators=None):
         sums.add(advantages.permute(1, 2, 0, 3) / n, scores)
     sums.close()
     seen = torch.cat(rewards_seen)  # [M, N]
-    num_parameters = sum(p.numel() for p in policy.parameters()) if problem.row_wise else scores.shape[-1]
+    num_parameters = _num_trained(policy) if problem.row_wise else scores.shape[-1]
     about = {
         "k": k,
         "group_size": n,
@@ -92,10 +92,14 @@ def _samples(problem, policy, num_batches, groups, n, purpose):
 def _scored(problem, policy, num_batches, groups, n, purpose):
     """(batch, its scores [G N, D]) in turn; a factor of all batches' Gram matrix where the scores would not fit."""
     draws = (problem.sample(policy, number, purpose=purpose, groups=groups, group_size=n) for number in range(num_batches))
-    if not problem.row_wise or groups * n * sum(p.numel() for p in policy.parameters()) <= MOST_NUMBERS:
+    if not problem.row_wise or groups * n * _num_trained(policy) <= MOST_NUMBERS:
         return ((batch, _scores(problem, policy, batch)) for batch in draws)
     draws = list(draws)
     return zip(draws, _gram_factor(problem, policy, draws).split(groups * n), strict=True)
+
+
+def _num_trained(policy):
+    return sum(p.numel() for p in policy.parameters() if p.requires_grad)
 
 
 def _scores(problem, policy, batch):

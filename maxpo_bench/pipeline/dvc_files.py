@@ -36,7 +36,7 @@ def texts_of(task, declared):
     studies = [study for study, on in params.trained_studies(declared) if on == name]
     more = [estimator for on, estimator in params.trained_cells(declared) if on == name]
     return {
-        "": _text(task, _stages(task), ""),
+        "": _text(task, _stages(task, name in declared["long_tasks"]), ""),
         "studies": _text(task, {f"trained-{study}": _trained(task, study) for study in studies}, "studies"),
         "estimators": _text(task, {"train": _train_more(task, more)} if more else {}, "estimators"),
     }
@@ -83,17 +83,20 @@ def _trained(task, study):
     }
 
 
-def _stages(task):
-    """The base stage of a task, one train stage per estimator of params.yaml, its variance stage."""
+def _stages(task, long=False):
+    """The base stage of a task, one train stage per estimator of params.yaml, its variance stage.
+
+    long: one of long_tasks, with estimators of its own. A pretrained model trained as a whole is not kept: no variance stage.
+    """
     name = task.name
-    return {
+    stages = {
         "base": {
             "cmd": f"maxpo-bench base {name}",
             "deps": _deps(sources.of_base(task)),
             "outs": _outs(f"results/base/{name}", "base.json", "provenance.json"),
         },
         "train": {
-            "matrix": {"estimator": "${estimators}"},
+            "matrix": {"estimator": "${long_estimators}" if long else "${estimators}"},
             **_train(task, "runs", ""),
         },
         "variance": {
@@ -102,6 +105,9 @@ def _stages(task):
             "outs": [{f"results/variance/{name}.csv": {"cache": False}}],
         },
     }
+    if task.section("model").get("name") and not task.section("lora").get("rank"):
+        del stages["variance"]
+    return stages
 
 
 def _outs(folder, *names):

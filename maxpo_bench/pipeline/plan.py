@@ -32,7 +32,8 @@ def declared(root=None):
     legal = {"tasks": task_file.names(root / "tasks"), "estimators": estimators.names(), "studies": studies.names()}
     more, train = found["trained_estimators"], found["task_studies"]
     named = [(key, key, found[key]) for key in legal]
-    named += [("studies_of_tasks", "studies", found["studies_of_tasks"]), ("long_tasks", "tasks", found["long_tasks"])]
+    named += [("studies_of_tasks", "studies", found["studies_of_tasks"])]
+    named += [("long_tasks", "tasks", found["long_tasks"]), ("long_estimators", "estimators", found["long_estimators"])]
     named += [(f"trained_estimators.{key}", "estimators", more[key]) for key in ("estimators", "binary_only")]
     named += [(f"trained_estimators.{key}", "tasks", more[key]) for key in ("tasks", "binary_tasks")]
     named += [("task_studies", "trainings", list(train)), *((f"task_studies.{study}", "tasks", on) for study, on in train.items())]
@@ -91,7 +92,7 @@ def print_plan(root=None):
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    for path in dvc_files.write(root, params["tasks"]):
+    for path in dvc_files.write(root, [*params["tasks"], *params["long_tasks"]]):
         print(f"wrote {path}")
     seconds = _seconds(root, params)
     _print_stages(all_states(root, params), seconds)
@@ -105,6 +106,8 @@ def print_plan(root=None):
         for task in dict.fromkeys(stage.partition("-")[0] for stage in beside):
             print(said({stage: state for stage, state in states.items() if stage.partition("-")[0] == task}, seconds, task))
         print(said(states, seconds))
+    if params["long_tasks"]:
+        print(f"\nhours each, `maxpo-bench run --long`: {', '.join(params['long_tasks'])}")
     return 0
 
 

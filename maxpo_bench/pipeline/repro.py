@@ -21,10 +21,10 @@ DEFAULT_TASKS = ("bandit", "maze", "countdown3")
 CELL_SECONDS = 12  # what a recomputed cell may take, by the committed times: as many seeds as fit, at least two
 
 
-def chosen_tasks(root, params, tasks):
-    """The tasks to work on, each checked; InputError for one that is not declared."""
+def chosen_tasks(root, params, tasks, long=()):
+    """The tasks to work on, each checked; InputError for one that is not declared. long: further legal names."""
     for task in tasks:
-        if task not in params["tasks"]:
+        if task not in [*params["tasks"], *long]:
             known = task in task_file.names(root / "tasks")
             hint = "; add it to params.yaml" if known else did_you_mean(task, params["tasks"])
             raise InputError(f"task {task!r} is not in params.yaml{hint}")
@@ -151,15 +151,17 @@ def run(tasks, part="", root=None):
     """Compute into results/ what is not up to date, through DVC; then the report.
 
     tasks: these tasks' cells; or part: "all" (the default tasks and the studies), "studies" (those that train), "estimators" (those
-    besides the default ones). Says first how long it will take. Returns the exit code: 1 when a stage failed (the others have run).
+    besides the default ones), "long" (long_tasks, which can be given by name as well). Says first how long it will take. Returns
+    the exit code: 1 when a stage failed (the others have run).
     """
     root = Path(root or task_file.root())
     params = declared(root)
     if bool(part) == bool(tasks):
-        raise InputError("give task names, or one of --all, --studies and --estimators")
-    chosen = chosen_tasks(root, params, list(tasks) or params["tasks"])
+        raise InputError("give task names, or one of --all, --studies, --estimators and --long")
+    slow = params["long_tasks"]
+    chosen = chosen_tasks(root, params, list(tasks) or (slow if part == "long" else params["tasks"]), slow)
     _check_git(root)
-    dvc_files.write(root, params["tasks"])
+    dvc_files.write(root, [*params["tasks"], *slow])
     start, code = time.perf_counter(), 0
     names = [task.name for task in chosen]
     if part in ("studies", "estimators"):
@@ -169,12 +171,14 @@ def run(tasks, part="", root=None):
         print(forecast(root, params, stages), flush=True)
         code = _dvc(root, "repro", "--keep-going", *dict.fromkeys(dvc_target(stage).rpartition(":")[0] for stage in stages))
     else:
-        own = [s for s in stage_names(params) if part or s.partition("@")[2].partition("-")[0] in names and "@" in s]
-        print(forecast(root, params, own), flush=True)
+        own = [s for s in stage_names(params) if part == "all" or s.partition("@")[2].partition("-")[0] in names and "@" in s]
+        if own:
+            print(forecast(root, params, own), flush=True)
         code = _dvc(root, "repro", "--keep-going", *(str(dvc_files.path_of("", name)) for name in names))
-        if part:
+        if part == "all":
             code |= _dvc(root, "repro", "--keep-going", *(s for s in own if s.startswith("study")))
-        code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{name}") for name in names))
+        if listed := [name for name in names if name not in slow]:
+            code |= _dvc(root, "repro", "--keep-going", "--single-item", *(dvc_target(f"summary@{name}") for name in listed))
     code |= _dvc(root, "repro", "--single-item", "report")
     report = root / "results" / "report.html"  # DVC removes the old one before it makes another
     about = f"Report: {report} (and report.md)" if report.is_file() else "No report was written, see above"

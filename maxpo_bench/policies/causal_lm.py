@@ -9,7 +9,7 @@ way: `self_check.way_of` finds, once for each model, how many of these shortcuts
 import torch
 from torch.nn import functional as F
 
-from maxpo_bench.policies.reading import Completions, plain_log_probs, positions, sample, score
+from maxpo_bench.policies.reading import MANY_TOKENS, Completions, kept, plain_log_probs, positions, sample, score
 from maxpo_bench.policies.self_check import TOLERANCE, way_of
 
 
@@ -68,6 +68,8 @@ def score_rows(model, prompt_tokens, prompt_mask, tokens, lengths, temperature=1
     scores = torch.empty(len(tokens), sum(p.numel() for p in model.parameters() if p.requires_grad), device=tokens.device)
     way = way_of(model, prompt_tokens.shape[1] + tokens.shape[1])
     together = way.pads
+    if model.config.get_text_config(decoder=True).vocab_size >= MANY_TOKENS:
+        chunk = max(1, chunk // 8)
     for start in range(0, len(tokens), chunk):
         rows = slice(start, start + chunk)
         part = prompt_tokens[rows], prompt_mask[rows], tokens[rows], lengths[rows], temperature
@@ -83,7 +85,7 @@ def _score_together(model, way, prompt_tokens, prompt_mask, tokens, lengths, tem
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    num_prompt, num_tokens = prompt_tokens.shape[1], tokens.shape[1]
+    num_tokens = tokens.shape[1]
     mask = F.pad(prompt_mask, (0, num_tokens - 1), value=True)
     sequence = torch.cat([prompt_tokens, tokens[:, :-1]], dim=1)  # [R, P + T - 1]
     key_at = torch.arange(sequence.shape[1], device=tokens.device)
@@ -91,6 +93,8 @@ def _score_together(model, way, prompt_tokens, prompt_mask, tokens, lengths, tem
     bias = torch.zeros(visible.shape, dtype=model.dtype, device=tokens.device)
     bias.masked_fill_(~visible, torch.finfo(model.dtype).min)  # [R, P + T - 1, P + T - 1]
     counts = torch.arange(num_tokens, device=tokens.device) < lengths[:, None]
+    many = model.config.get_text_config(decoder=True).vocab_size >= MANY_TOKENS
+    options = kept(model, num_tokens) if many else {}  # logits of the completion alone
 
     def log_prob(parameters, sequence, bias, position, token, count):
         out = functional_call(
@@ -101,9 +105,10 @@ def _score_together(model, way, prompt_tokens, prompt_mask, tokens, lengths, tem
                 "attention_mask": bias[None, None],
                 "position_ids": position[None],
                 "use_cache": False,
+                **options,
             },
         )
-        log_p = torch.log_softmax(out.logits[0, num_prompt - 1 :].float() / temperature, dim=-1)
+        log_p = torch.log_softmax(out.logits[0, -num_tokens:].float() / temperature, dim=-1)
         return (log_p.gather(-1, token[:, None])[:, 0] * count).sum()
 
     each = vmap(grad_and_value(log_prob), in_dims=(None, 0, 0, 0, 0, 0))

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_map_only
 
 SHARED_BELOW = 0.75  # share rows between equal completions while that leaves less than this part of them
 FULL_ABOVE = 0.9  # rows that have ended leave the batch once less than this part of it goes on: leaving copies the cache
+MANY_TOKENS, BLOCK = 2048, 256  # from that vocabulary on a CDF is searched in two levels, by blocks
 CACHES = ("past_key_values", "cache_params", "state")  # what models call what they remember, in and out
 
 
@@ -167,6 +168,27 @@ def _sample_by_length(model, way, prompt_tokens, prompt_mask, uniforms, *options
     )
 
 
+def draw(p, node, uniforms):
+    """The inverse CDF of each row's distribution at its uniform: p [n, V] float32, node [R] int64, uniforms [R] -> [R] int64.
+
+    CDFs are float64 sums. Where MANY_TOKENS have one, only the sums of blocks are formed first, and the CDF inside the block
+    that the uniform falls into: the same token, but where rounding of 1e-16 decides.
+    """
+    if p.shape[-1] < MANY_TOKENS:
+        cdf = p.cumsum(-1, dtype=torch.float64).index_select(0, node)
+        return torch.searchsorted(cdf, uniforms[:, None] * cdf[:, -1:], right=True)[:, 0].clamp(max=p.shape[-1] - 1)
+    blocks = F.pad(p, (0, -p.shape[-1] % BLOCK)).unflatten(-1, (-1, BLOCK))  # [n, V / BLOCK, BLOCK]
+    ends = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    ends = ends.index_select(0, node)  # [R, V / BLOCK]
+    at = uniforms[:, None] * ends[:, -1:]
+    block = torch.searchsorted(ends, at, right=True).clamp(max=ends.shape[-1] - 1)
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[node, block[:, 0]].cumsum(-1, dtype=torch.float64)  # [R, BLOCK]
+    below = torch.nextafter(inside[:, -1:], torch.zeros((), dtype=inside.dtype, device=p.device))  # a token has a probability
+    token = torch.searchsorted(inside, torch.minimum(at - before, below), right=True)
+    return (block * BLOCK + token)[:, 0].clamp(max=p.shape[-1] - 1)
+
+
 @torch.no_grad()
 def sample(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, temperature, stopped=None):
     """sample_groups, read this way: Completions."""
@@ -190,13 +212,16 @@ def sample(model, way, prompt_tokens, prompt_mask, uniforms, eos_ids, pad_id, te
     for t in range(max_tokens):
         log_p = torch.log_softmax(logits / temperature, dim=-1)
         p = log_p.exp()
-        cdf = p.cumsum(-1, dtype=torch.float64).index_select(0, node)
-        draw = uniforms[live, t, None] * cdf[:, -1:]
-        token = torch.searchsorted(cdf, draw, right=True)[:, 0].clamp(max=p.shape[-1] - 1)
+        token = draw(p, node, uniforms[live, t])
         tokens[live, t] = token
         log_probs[live, t] = log_p[node, token]
-        entropies[live, t] = -torch.special.xlogy(p, p).sum(-1)[node]
-        score_norms[live] += (1 - 2 * p[node, token]) + p.square().sum(-1)[node]
+        if p.shape[-1] < MANY_TOKENS:
+            entropy, squares = -torch.special.xlogy(p, p).sum(-1), p.square().sum(-1)
+        else:  # without a table in between
+            entropy = -torch.linalg.vecdot(p, log_p.clamp_(min=torch.finfo(log_p.dtype).min))
+            squares = torch.linalg.vecdot(p, p)
+        entropies[live, t] = entropy[node]
+        score_norms[live] += (1 - 2 * p[node, token]) + squares[node]
         goes_on = torch.isin(token, ends, invert=True)
         if stopped is not None:
             goes_on &= ~stopped(tokens[live, : t + 1])

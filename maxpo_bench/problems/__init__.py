@@ -80,6 +80,10 @@ class Problem:
         """Log-probability of each sample, differentiable: [S, G, N]; of rows of the flattened S*G*N: [len(rows)]."""
         raise NotImplementedError
 
+    def micro_batches(self, policy, batch, rows):
+        """`rows` of the flattened S*G*N in the parts that one forward and backward takes at once (row_wise alone)."""
+        return [rows]
+
     def reference_log_probs(self, batch, rows=None):
         """The same under the base policy, for a KL term; only problems with a base policy have it."""
         raise InputError(f"task {self.task.name}: loss.kl: kind {self.task.kind} has no base policy to stay close to")

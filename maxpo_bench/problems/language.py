@@ -1,7 +1,7 @@
 """Completions of a language model, judged by the task's verifier.
 
-One seed per process (the cell runner forks one per seed). The prompt source of the task's kind gives prompts and
-verifier; policies/causal_lm.py samples and scores.
+One seed per process (the cell runner forks one per seed). The task's kind names the source of prompts, `model` a pretrained
+model or the shape of a new one, `verifier` who judges: any with any. policies/causal_lm.py samples and scores.
 """
 
 import contextlib
@@ -13,13 +13,14 @@ import torch
 
 from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.machine import files
-from maxpo_bench.policies import causal_lm, self_check
-from maxpo_bench.problems import Evaluation, Problem
+from maxpo_bench.policies import causal_lm, lora, pretrained, self_check
+from maxpo_bench.problems import Evaluation, Problem, verifiers
 from maxpo_bench.training import streams
 
 DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
 EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, at most; bounds the memory
-EVALUATION_LOGITS = 2**27  # and their logits: a real vocabulary has 150,000 tokens
+MICRO_BATCH = 2**29  # float32 numbers of a forward and backward: 2 GB
+EVALUATION_LOGITS = 2**25  # and their logits: a real vocabulary has 50,000 tokens and more
 
 
 @dataclass
@@ -53,23 +54,31 @@ class LanguageProblem(Problem):
         self.seed = self.seeds[0]
         module = importlib.import_module(f"maxpo_bench.problems.prompts.{task.kind}")
         self.source = module.Source(task.section("data"), where=task.path.name)
-        self.tokenizer = self.source.load_tokenizer(task.section("model"))
+        name, self.lora = task.section("model").get("name"), task.section("lora")
+        self.pretrained = pretrained.Pretrained(name, task.path.name) if name else None
+        self.tokenizer = (self.pretrained or self.source).load_tokenizer()
+        if task.section("data").get("chat") and self.tokenizer.chat_template is None:
+            raise InputError(f"{task.path.name}: data.chat: the tokenizer of {name or 'a new model'} has no chat template")
+        self.verify = verifiers.make(task.section("verifier"), self.source, strips=bool(name))
         self.device = find_device(task.section("device"), task.path.name)
         self.max_workers = 1 if self.device.type == "cuda" else None  # seeds take turns on a GPU
         sampling = task.section("sampling")
         self.max_new_tokens, self.temperature = sampling["max_new_tokens"], sampling["temperature"]
         self.stop, self.truncated_earns_nothing = sampling["stop"], sampling["truncated"] == "zero"
         self.pad_id = self.tokenizer.pad_token_id
-        self.eos_ids = self.source.end_tokens(self.tokenizer)
-        self.saves_states = self.source.saves_states
-        self._splits, self._reference = {}, None
+        self.eos_ids = self.pretrained.end_tokens(self.tokenizer) if name else [self.tokenizer.eos_token_id]
+        self.saves_states = not name or bool(self.lora.get("rank"))  # whole pretrained models are somebody else's to store
+        self._splits, self._reference, self._policy = {}, None, None
 
     def split(self, name):
         """Rows and token lists of a split, read once: (list of dicts, list of lists of int)."""
         if name not in self._splits:
             rows = self.source.table(name).to_list()
+            shown = [prompt for prompt, _ in self.source.examples()]
+            rows = [row for row in rows if row["prompt"] not in shown] if shown else rows
             if not rows:
                 raise InputError(f"{self.task.path.name}: data: split {name!r} is empty")
+            verifiers.check(self.task.section("verifier"), rows, self.task.kind, self.task.path.name)
             texts = [self.source.format_prompt(row["prompt"], self.tokenizer) for row in rows]
             tokens = self.source.encode(texts, self.tokenizer)
             self._check_lengths(name, tokens)
@@ -78,15 +87,17 @@ class LanguageProblem(Problem):
 
     def _check_lengths(self, split, tokens):
         longest = max(range(len(tokens)), key=lambda i: len(tokens[i]))
-        context = self.source.context(self.task.section("model"))
+        context = (self.pretrained or self.source).context()
         if len(tokens[longest]) + self.max_new_tokens > context:
+            num_examples = len(self.source.examples())
+            shown = f" with its {num_examples} examples" if num_examples else ""
             raise InputError(
-                f"{self.task.path.name}: data: prompt {longest} of split {split!r} has {len(tokens[longest])} tokens; "
+                f"{self.task.path.name}: data: prompt {longest} of split {split!r} has {len(tokens[longest])} tokens{shown}; "
                 f"with sampling.max_new_tokens {self.max_new_tokens} that is more than the model's context of {context}"
             )
         if not all(tokens):
             raise InputError(f"{self.task.path.name}: data: split {split!r} has an empty prompt")
-        if self.source.shortest_answer > self.max_new_tokens:
+        if not self.pretrained and self.source.shortest_answer > self.max_new_tokens:  # a character is a token
             raise InputError(
                 f"{self.task.path.name}: sampling.max_new_tokens: {self.max_new_tokens}, but the shortest answer of the data set "
                 f"has {self.source.shortest_answer} tokens"
@@ -108,12 +119,26 @@ class LanguageProblem(Problem):
 
     def untrained_policy(self):
         """The model before any warm start. InputError where none of our ways to read it gives its own numbers."""
-        policy = self.source.load_model(self.task, self.tokenizer, self.seed).to(self.device)
+        policy = self._load_model().to(self.device)
         try:
             self_check.way_of(policy, self._longest())
         except InputError as error:
             raise InputError(f"{self.task.path.name}: model: {error}") from None
+        if self.lora.get("rank"):
+            lora.add(policy, self.lora, self._first_seed("lora"), self.task.path.name).to(self.device)
+        self._policy = policy
         return policy
+
+    def _load_model(self):
+        """The pretrained model, or a new one of the task's `model` section, its initial weights depending on the seed."""
+        if self.pretrained:
+            return self.pretrained.load_model()
+        tokenizer, shape = self.tokenizer, self.task.section("model")
+        sizes = len(tokenizer), tokenizer.pad_token_id, tokenizer.eos_token_id, self.source.context()
+        return causal_lm.from_config(shape, *sizes, self._first_seed("weights"))
+
+    def _first_seed(self, purpose):
+        return int(streams.seed_ints(self.task.name, self.seed, purpose, 0, 1)[0])
 
     def _longest(self):
         """Tokens of the longest prompt and its completion."""
@@ -123,13 +148,13 @@ class LanguageProblem(Problem):
     def self_check(self):
         """One batch of the model as it comes: sampled, scored and read plainly, the same. InputError where it is not."""
         policy = self.untrained_policy()
-        if self.device.type == "cuda":  # the float32 of before says that masks and caches are right; bfloat16 is coarser
+        if self._autocast:  # the float32 of before says that masks and caches are right; bfloat16 is coarser
             with self._precision():
                 off = self_check.sampled_against_scored(policy)
             if off > self_check.AUTOCAST_TOLERANCE:
                 raise InputError(
                     f"{self.task.path.name}: model: {type(policy).__name__} under bfloat16: a token's log-probability when sampled "
-                    f"and when scored differ by {off:.2g} nats on average; device: cpu computes in float32"
+                    f"and when scored differ by {off:.2g} nats on average; precision: float32 is the other choice"
                 )
 
     def initial_policy(self):
@@ -151,18 +176,27 @@ class LanguageProblem(Problem):
         self.split("train")
         self._held_out(self.task.evaluation["prompts"])
         self._held_out(self.task.evaluation["curve_prompts"])
-        self.source.load_model(self.task, self.tokenizer, self.seed)
+        model = self._load_model()
+        if self.lora.get("rank"):
+            lora.add(model, self.lora, 0, self.task.path.name)
 
     def policy_states(self, policy):
+        """The weights of the seed; of a model with adapters, the adapters alone."""
+        return [{name: tensor.detach().clone() for name, tensor in self._weights(policy).items()}]
+
+    def _weights(self, policy):
+        if self.lora.get("rank"):
+            return {name: tensor for name, tensor in policy.named_parameters() if tensor.requires_grad}
         tied = getattr(policy, "all_tied_weights_keys", None) or {}
-        return [{n: t.detach().clone() for n, t in policy.state_dict().items() if n not in tied}]
+        return {name: tensor for name, tensor in policy.state_dict().items() if name not in tied}
 
     def load_states(self, policy, states):
-        wrong = policy.load_state_dict(states[0], strict=False)
-        missing = set(wrong.missing_keys) - set(getattr(policy, "all_tied_weights_keys", None) or {})
-        if missing or wrong.unexpected_keys:
-            names = sorted([*missing, *wrong.unexpected_keys])
-            raise InputError(f"task {self.task.name}: these weights are another model's: {', '.join(names[:3])}")
+        own = {name: tensor.shape for name, tensor in self._weights(policy).items()}
+        given = {name: tensor.shape for name, tensor in states[0].items()}
+        wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+        if wrong:
+            raise InputError(f"task {self.task.name}: these weights are another model's: {', '.join(wrong[:3])}")
+        policy.load_state_dict(states[0], strict=False)
         policy.tie_weights()
 
     def sample(self, policy, step, purpose="train", groups=None, group_size=None):
@@ -202,9 +236,14 @@ class LanguageProblem(Problem):
     def _texts(self, sequences):
         return self.tokenizer.batch_decode(sequences, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    @property
+    def _autocast(self):
+        wanted = self.task.section("precision") or "auto"
+        return self.device.type == "cuda" if wanted == "auto" else wanted == "bfloat16"
+
     def _precision(self):
-        """bf16 arithmetic on a GPU, float32 on a CPU. Weights stay float32: bf16 ones would swallow steps of 1e-6."""
-        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else contextlib.nullcontext()
+        """bf16 arithmetic where the task says so or on a GPU. Weights stay float32: bf16 ones would swallow steps of 1e-6."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self._autocast else contextlib.nullcontext()
 
     def _left_pad(self, prompts):
         width = max(map(len, prompts))
@@ -240,7 +279,7 @@ class LanguageProblem(Problem):
             if stops:
                 text, cut_off = text[: min(stops)], False
             try:
-                reward = float(self.source.verify(batch.rows[key[0]], text))
+                reward = float(self.verify(batch.rows[key[0]], text))
                 judged[key] = text, 0.0 if cut_off and self.truncated_earns_nothing else reward, cut_off
             except Exception as error:  # any error at all of a verifier is a fault of the task, not a wrong answer
                 self.verifier_errors += 1
@@ -293,12 +332,43 @@ class LanguageProblem(Problem):
         return log_probs if rows is not None else log_probs.reshape(batch.log_probs.shape)
 
     def reference_log_probs(self, batch, rows=None):
-        """The same under the base policy, without gradient."""
+        """The same under the base policy, without gradient: of a model with adapters, the model without them."""
+        if self.lora.get("rank"):
+            with torch.no_grad(), lora.off(self._policy):
+                return self.log_probs(self._policy, batch, rows)
         if self._reference is None:
+            trained = self._policy
             with torch.enable_grad():  # without a base folder the policy is trained here
                 self._reference = self.initial_policy()
+            self._policy = trained
         with torch.no_grad():
             return self.log_probs(self._reference, batch, rows)
+
+    def micro_batches(self, policy, batch, rows):
+        """`rows` in parts that one forward and backward hold in MICRO_BATCH numbers, a group in one part where it fits.
+
+        Counted: the logits of completions four times, 24 hidden states a layer of each token, the prompt's keys and values.
+        """
+        if len(rows) == 0:
+            return []
+        config = policy.config.get_text_config(decoder=True)
+        width = config.num_hidden_layers * config.hidden_size
+        num_prompt, num_tokens = batch.prompt_tokens.shape[1], int(batch.completions.lengths.max())
+        row = num_tokens * (4 * len(self.tokenizer) + 24 * width) + 4 * num_prompt * width
+        group = batch.completions.tokens.shape[1]
+        most = max(1, (MICRO_BATCH - 24 * num_prompt * width) // (row + 24 * num_prompt * width // group))
+        if len(rows) <= most:
+            return [rows]
+        parts, part = [], rows[:0]
+        for own in torch.split(rows, torch.unique_consecutive(rows // group, return_counts=True)[1].tolist()):
+            if len(part) and len(part) + len(own) > most:
+                parts.append(part)
+                part = rows[:0]
+            part = torch.cat([part, own])
+            while len(part) > most:
+                parts.append(part[:most])
+                part = part[most:]
+        return [*parts, part] if len(part) else parts
 
     def score_norms(self, batch):
         return batch.completions.score_norms[None].cpu()

@@ -1,8 +1,9 @@
-"""What the kinds of language tasks have in common (kinds/countdown.py and others)."""
+"""What the kinds of language tasks have in common (kinds/countdown.py and others): any data, any model, any verifier."""
 
+import datetime
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from maxpo_bench.settings.models import Section
 from maxpo_bench.settings.task import Beta, Common
@@ -11,9 +12,47 @@ Device = Literal["auto", "cpu", "cuda", "cuda:0", "cuda:1", "cuda:2", "cuda:3", 
 GRADED = Field(False, description="partial rewards for near misses, instead of 0/1")
 
 
-class Model(Section):
-    """A model that is trained from nothing."""
+class Asking(Section):
+    """How a prompt of the data becomes what the model reads. The data section of every language kind has these."""
 
+    template: str = Field("{prompt}", description="what the model reads: {prompt} is the question, {examples} all examples")
+    examples: int = Field(0, ge=0, le=256, description="few-shot examples of the training split, which are then no prompts")
+    example: str = Field("{prompt}{answer}\n", description="one example, of {prompt} and {answer}")
+    examples_seed: int = Field(0, ge=0, description="which examples; the same for all seeds of the task")
+    chat: bool = Field(False, description="wrap in the tokenizer's chat template")
+    date: str = Field("2026-01-01", description="the day that a chat template sees, year-month-day")
+
+    @field_validator("template")
+    @classmethod
+    def _asks(cls, template):
+        if "{prompt}" not in template:
+            raise ValueError(f"{template[:100]!r} has no {{prompt}}: every prompt would be the same text")
+        return template
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_day(cls, date):
+        try:
+            datetime.datetime.strptime(date, "%Y-%m-%d")
+        except ValueError:
+            raise ValueError(f"must be a day like 2026-01-01, got {date[:100]!r}") from None
+        return date
+
+    @model_validator(mode="after")
+    def _examples_are_shown(self):
+        if self.examples and "{examples}" not in self.template:
+            raise ValueError(f"template: {self.template[:100]!r} has no {{examples}}, and data.examples is {self.examples}")
+        if "{examples}" in self.template and not self.examples:
+            raise ValueError("examples: must be at least 1 where data.template has {examples}")
+        if self.examples and not ("{prompt}" in self.example and "{answer}" in self.example):
+            raise ValueError(f"example: {self.example[:100]!r} must have {{prompt}} and {{answer}}")
+        return self
+
+
+class Model(Section):
+    """A pretrained model by its name, or a new one of this shape, which is trained from nothing."""
+
+    name: str = Field("", description="hub id, local folder or packaged model (smollm2); empty: a new model")
     architecture: Literal["llama", "qwen2"] = Field("llama", description="of transformers")
     hidden_size: int = Field(64, ge=8, description="width; an even number per head")
     layers: int = Field(2, ge=1, description="decoder layers")
@@ -25,6 +64,31 @@ class Model(Section):
         if self.hidden_size % (2 * self.heads):
             raise ValueError(f"hidden_size: {self.hidden_size} is not an even number for each of {self.heads} heads")
         return self
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self):
+        if self.name and (shape := self.model_fields_set - {"name"}):
+            raise ValueError(f"{min(shape)}: model {self.name[:100]} is pretrained and has its shape; leave it out")
+        return self
+
+
+class Verifier(Section):
+    """What a completion earns."""
+
+    name: Literal["data", "exact", "last_number", "marked", "boxed", "whole"] = Field(
+        "data",
+        description="data: as the data's kind judges; exact: the answer's text; the others read a number: the last one, after #### "
+        "or in \\boxed{} or <answer>, in \\boxed{} alone, or the whole completion",
+    )
+    tolerance: float = Field(0.0, ge=0, description="how far from the right number an answer may be")
+
+
+class Lora(Section):
+    """Low-rank adapters: the model's own weights stay as they are."""
+
+    rank: int = Field(0, ge=0, description="of each adapter; 0: all weights of the model are trained")
+    targets: list[str] = Field(["q_proj", "v_proj"], min_length=1, description="names of the linear layers that get one")
+    alpha: float = Field(32.0, gt=0, description="the adapter counts alpha / rank times")
 
 
 class WarmStart(Section):
@@ -50,7 +114,25 @@ class Language(Common):
     """What the kinds of language tasks have in common."""
 
     base_policy: ClassVar[bool] = True
+    model_is_told: ClassVar[bool] = False  # whether there is no usual model for the kind
     device: Device = Field("auto", description="auto: a GPU where there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the forward: bfloat16 on a GPU, float32 on a CPU; weights are float32"
+    )
     model: Model = Model()
-    warm_start: WarmStart
+    lora: Lora = Lora()
+    warm_start: WarmStart = WarmStart(steps=0)
     sampling: Sampling
+    verifier: Verifier = Verifier()
+
+    @model_validator(mode="after")
+    def _starts_somewhere(self):
+        if self.model_is_told and "model" not in self.model_fields_set:
+            raise ValueError("model.name: missing (hub id, local folder or packaged model; or the shape of a new model)")
+        if self.model.name and self.warm_start.steps:
+            raise ValueError(
+                f"warm_start.steps: must be at most 0, got {self.warm_start.steps}: a pretrained model starts as it is"
+            )
+        if not self.model.name and "warm_start" not in self.model_fields_set:
+            raise ValueError("warm_start.steps: missing (supervised steps before the RL starts)")
+        return self

@@ -48,12 +48,15 @@ class Params(Lists):
     studies_of_tasks: Names = Field([], description="studies that train or time the tasks themselves, a few minutes each")
     task_studies: dict[str, Names] = Field({}, description="studies that train for hours: on which tasks")
     trained_estimators: Trained = Field(Trained(), description="a larger list of estimators, on the tasks that are cheap")
-    long_tasks: Names = Field([], description="tasks that take hours")
+    long_tasks: Names = Field([], description="tasks that take hours: `maxpo-bench run --long` alone runs them")
+    long_estimators: Names = Field([], description="the estimators on long_tasks")
 
     @model_validator(mode="after")
     def _policy_is_trained(self):
         if self.variance_policy not in self.estimators:
             raise ValueError(f"variance_policy: must be one of the estimators, got {self.variance_policy!r}")
+        if self.long_tasks and not self.long_estimators:
+            raise ValueError("long_estimators: must have at least one name where there are long_tasks")
         return self
 
 

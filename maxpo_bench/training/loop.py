@@ -82,8 +82,9 @@ def update(task, problem, policy, optimiser, batch, advantages, lr):
     flat = advantages.reshape(-1)
     if problem.row_wise:
         rows = torch.arange(flat.numel()) if kl else flat.nonzero().squeeze(-1)
-        size = loss_options["micro_batch"] or max(1, rows.numel())
-        chunks = [(chunk, flat[chunk]) for chunk in rows.split(size) if chunk.numel()]
+        size = loss_options["micro_batch"]
+        parts = rows.split(size) if size else problem.micro_batches(policy, batch, rows)
+        chunks = [(part, flat[part]) for part in parts if part.numel()]
     else:
         chunks = [(None, advantages)]
     old, reference = [None] * len(chunks), [None] * len(chunks)

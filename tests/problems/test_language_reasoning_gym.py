@@ -79,7 +79,7 @@ def test_an_answer_of_any_character_and_length_can_be_given():
     """prime_factorization writes a multiplication sign; palindrome_partitioning's answers have a thousand characters."""
     for dataset, character, length in (("prime_factorization", "\u00d7", 0), ("palindrome_partitioning", "[", 400)):
         made = source(dataset=dataset, num_train=30, num_held_out=5)
-        train, tokenizer = made.table("train").to_list(), made.load_tokenizer({})
+        train, tokenizer = made.table("train").to_list(), made.load_tokenizer()
         assert all(made.verify(row, row["answer"]) == 1 for row in train)
         assert max(len(row["answer"]) for row in train) > length and any(character in row["answer"] for row in train)
         for row in train:
@@ -90,7 +90,7 @@ def test_an_answer_of_any_character_and_length_can_be_given():
 
 def test_a_dollar_is_a_character_and_no_end():
     made = source(dataset="gsm_symbolic", num_train=40, num_held_out=5)
-    tokenizer, prompts = made.load_tokenizer({}), made.rows("train")["prompt"]
+    tokenizer, prompts = made.load_tokenizer(), made.rows("train")["prompt"]
     assert any("$" in prompt for prompt in prompts)
     ids = tokenizer(prompts)["input_ids"]
     assert all(tokenizer.eos_token_id not in row for row in ids) and tokenizer.batch_decode(ids) == prompts
@@ -99,8 +99,8 @@ def test_a_dollar_is_a_character_and_no_end():
 def test_the_context_has_room_for_the_longest_prompt_and_answer():
     made = source(dataset="arc_agi", num_train=20, num_held_out=5)
     longest = max(len(p) + len(a) for p, a in zip(made.rows("train")["prompt"], made.rows("train")["answer"], strict=True))
-    assert longest > 3000 and made.context({}) > longest
-    assert source().context({}) >= 512
+    assert longest > 3000 and made.context() > longest
+    assert source().context() >= 512
 
 
 def test_a_set_without_one_answer_is_judged_by_its_scorer_or_refused():

@@ -46,7 +46,7 @@ def judged(name):
             if "no one answer" not in str(error) or "own asks" not in str(error):
                 return name, "refused", 0, 0, 0, refusals[0]
             continue
-        tokenizer = made.load_tokenizer({})
+        tokenizer = made.load_tokenizer()
         rows = [{key: values[i] for key, values in made.rows(split).items()} for split in ("train", "held_out")
                 for i in range(len(made.rows(split)["prompt"]))]  # fmt: skip
         for row in rows:
@@ -56,7 +56,7 @@ def judged(name):
                 assert tokenizer.decode(tokens, clean_up_tokenization_spaces=False) == text
             if row["answer"] is not None:
                 assert made.verify(row, row["answer"]) == made.verify(row, f" {row['answer']}\n") == 1
-                assert made.context({}) > len(row["prompt"]) + len(row["answer"])
+                assert made.context() > len(row["prompt"]) + len(row["answer"])
             answer = (row["answer"] or "").strip()
             assert [text for text in GARBAGE if text.strip() != answer and made.verify(row, text)] == []
         longest = [max(len(row[key] or "") for row in rows) for key in ("prompt", "answer")]

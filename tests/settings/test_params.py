@@ -22,7 +22,8 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
     assert {key: declared()[key] for key in written} == written
     found = params.read(write(tmp_path, GOOD))
     more = {"estimators": [], "binary_only": [], "tasks": [], "binary_tasks": [], "seeds": 100}
-    assert found == {**GOOD, "studies_of_tasks": [], "task_studies": {}, "trained_estimators": more, "long_tasks": []}
+    rest = {"studies_of_tasks": [], "task_studies": {}, "trained_estimators": more, "long_tasks": [], "long_estimators": []}
+    assert found == {**GOOD, **rest}
     assert params.read(write(tmp_path, found)) == found  # as `repro` writes it into its own project
 
 
@@ -40,6 +41,7 @@ def test_the_project_s_own_file_and_its_defaults(tmp_path):
         ({"tasks": ["bandit", "bandit"]}, ["tasks: 'bandit' is listed twice"]),
         ({"variance_policy": "grpo"}, ["variance_policy: must be one of the estimators", "'grpo'"]),
         ({"variance_policy": ["maxpo"]}, ["variance_policy: must be a text"]),
+        ({"long_tasks": ["bandit"]}, ["long_estimators: must have at least one name"]),
         ({"long_tasks": ["a b"]}, ["long_tasks: 'a b'", "letters"]),
         ({"trained_estimators": ["a"]}, ["trained_estimators: must be a section with keys estimators, binary_only"]),
         ({"task_studies": ["a"]}, ["task_studies: must be a mapping"]),
@@ -69,14 +71,11 @@ def test_a_key_that_is_missing(tmp_path, key):
         ({"tasks": []}, ["tasks: must be a list with at least one name"]),
         ({"studies": ["centrin"]}, ["studies: unknown name 'centrin'", "did you mean 'centring'"]),
         ({"trained_estimators": {"estimators": ["grpoo"]}}, ["trained_estimators.estimators: unknown name 'grpoo'", "'grpo'"]),
-        ({"long_tasks": ["bandti"]}, ["long_tasks: unknown name 'bandti'", "'bandit'"]),
+        ({"long_tasks": ["bandti"], "long_estimators": ["rloo"]}, ["long_tasks: unknown name 'bandti'", "'bandit'"]),
         ({"studies_of_tasks": ["powre"]}, ["studies_of_tasks: unknown name 'powre'", "'power'"]),
         ({"task_studies": {"own_bet": ["bandit"]}}, ["task_studies: unknown name 'own_bet'", "'own_best'"]),
         ({"task_studies": {"own_best": ["bandti"]}}, ["task_studies.own_best: unknown name 'bandti'", "'bandit'"]),
-        (
-            {"task_studies": {"own_best": ["countdown3"]}},
-            ["own_best: task 'countdown3' is not among tasks"],
-        ),
+        ({"task_studies": {"own_best": ["countdown3"]}}, ["own_best: task 'countdown3' is not among tasks"]),
     ],
 )
 def test_names_of_nothing_are_refused_by_plan(project, change, words):

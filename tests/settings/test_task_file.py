@@ -239,7 +239,7 @@ def test_every_task_of_the_project_loads(name):
 def test_gsm8k_is_ready_to_run_and_no_default():
     """The real data set and a small instruct model, on the data set's own splits; a GPU's work, so not in params.yaml."""
     task = load("gsm8k")
-    assert task.kind == "huggingface" and task.section("model") == {"name": "Qwen/Qwen2.5-0.5B-Instruct"}
+    assert task.kind == "huggingface" and task.section("model")["name"] == "Qwen/Qwen2.5-0.5B-Instruct"
     data = task.section("data")
     assert (data["source"], data["subset"], data["split"], data["held_out_split"]) == ("openai/gsm8k", "main", "train", "test")
     assert (data["prompt_column"], data["answer_column"]) == ("question", "answer")

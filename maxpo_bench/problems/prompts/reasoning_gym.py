@@ -18,12 +18,11 @@ import sys
 import traceback
 
 from maxpo_bench.errors import InputError, did_you_mean
-from maxpo_bench.problems.prompts import CONTEXT, PromptSource
+from maxpo_bench.problems.prompts import ASCII, CONTEXT, PromptSource
 
 MAX_CHARACTERS = 200  # of a text that a scorer gets to see, where no answer of the set is longer
 PROBED = 4  # items that the scorer is tried on
 SECONDS_PER_ITEM, SECONDS_AT_LEAST = 2, 120
-ASCII = "".join(chr(code) for code in range(32, 127)) + "\n"
 GARBAGE = ["", "None", "zzz", "(((", "[]", "{}", '{"a": 1}', "[[1]]", "1e999", "-", "?" * 60, "a b c\nd e f"]
 _EVALUATES = re.compile(r"sympy|parse_expr|\beval\(|\bexec\(|literal_eval|compile\(|subprocess|pickle|yaml\.")
 
@@ -104,7 +103,7 @@ class Source(PromptSource):
     def rows(self, split):
         return self._split_rows[split]
 
-    def context(self, model):
+    def context(self):
         return self._context
 
     def demonstrations(self, rng, size):

@@ -4,11 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from maxpo_bench.settings.language import GRADED, Language
-from maxpo_bench.settings.models import Section
+from maxpo_bench.settings.language import GRADED, Asking, Language
 
 
-class CountdownData(Section):
+class CountdownData(Asking):
     """Digits, and a number to reach with them."""
 
     digits: int = Field(ge=2, le=5, description="how many digits 1-9 a prompt gives")

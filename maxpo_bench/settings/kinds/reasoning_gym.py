@@ -4,11 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from maxpo_bench.settings.language import Language
-from maxpo_bench.settings.models import Section
+from maxpo_bench.settings.language import Asking, Language
 
 
-class ReasoningGymData(Section):
+class ReasoningGymData(Asking):
     """A data set of reasoning-gym."""
 
     dataset: str = Field(description="name of the data set in reasoning-gym")

@@ -4,11 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from maxpo_bench.settings.language import GRADED, Language
-from maxpo_bench.settings.models import Section
+from maxpo_bench.settings.language import GRADED, Asking, Language
 
 
-class SubsetSumData(Section):
+class SubsetSumData(Asking):
     """Digits, some of which add up to a number."""
 
     digits: int = Field(6, ge=3, le=7, description="how many digits 1-9 a prompt gives")

@@ -4,11 +4,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from maxpo_bench.settings.language import GRADED, Language
-from maxpo_bench.settings.models import Section
+from maxpo_bench.settings.language import GRADED, Asking, Language
 
 
-class TextMazeData(Section):
+class TextMazeData(Asking):
     """Mazes as text."""
 
     size: int = Field(5, ge=3, le=9, description="cells on a side")
