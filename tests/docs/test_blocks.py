@@ -30,18 +30,8 @@ MARK = re.compile(r"prints|run: (exit \d|slow|peers|not, .+)")
 COMMANDS = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 LANGUAGES = {*COMMANDS, "yaml", "text"}
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-COPIED = (
-    "maxpo_bench",
-    "tasks",
-    "tests",
-    "results",
-    ".dvc",
-    "dvc.yaml",
-    "dvc.lock",
-    "params.yaml",
-    "claims.yaml",
-    "pyproject.toml",
-)
+FILES = ("dvc.yaml", "dvc.lock", "params.yaml", "claims.yaml", "pyproject.toml")
+FOLDERS = ("maxpo_bench", "tasks", "tests", "results", ".dvc")
 
 
 @dataclass
