@@ -6,7 +6,7 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: smollm2 repro repro-all repro-long repro-studies repro-estimators test test-slow test-nightly test-performance bench lint audit
+.PHONY: smollm2 repro repro-all repro-long repro-studies repro-estimators test test-slow test-nightly test-performance bench lint audit docs
 
 repro: .venv/installed
 	maxpo-bench repro $(TASKS)
@@ -51,6 +51,16 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The site, in site/; its tools lie apart from the suite's packages.
+docs: .venv/docs/installed
+	PYTHONPATH=.venv/docs NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "read it: site/index.html"
+
+.venv/docs/installed: .ci/docs.txt .venv/installed
+	rm -rf .venv/docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/docs -r .ci/docs.txt
+	touch $@
 
 # Installs once; again only when the pinned versions or the package's own metadata change.
 .venv/installed: requirements.lock pyproject.toml
