@@ -1,6 +1,6 @@
 """`maxpo-bench doctor`."""
 
-PLACE = 1
+PLACE = 8
 HELP = "what this machine has, which tasks can run on it, and how long they take"
 
 
