@@ -45,7 +45,7 @@ next:
   1. change its formula, docstring and declaration (options: maxpo_bench/estimators/contract.py)
   2. maxpo-bench check maxpo_bench.estimators.{name}:{name}      what it really does, with counter-examples
   3. pytest tests/estimators tests/check/test_properties.py -k {name}    it is in the tests already
-  4. add it to `estimators` in params.yaml and run `maxpo-bench repro`: only its own cells run""")
+  4. add it to `estimators` in params.yaml and `maxpo-bench run TASK...`: only its own cells run""")
     return path
 
 

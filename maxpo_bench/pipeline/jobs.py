@@ -38,6 +38,7 @@ def provenance(task, paths):
         "task": task.name,
         "task_sha256": task.sha256,
         **({"overrides": task.overrides} if task.overrides else {}),
+        **({"date": date} if (date := task.section("data").get("date")) else {}),  # the day that its chat template saw
         "code_sha256": sources.digest(paths),
         "versions": versions(),
         "numerics": numerics.mode(),

@@ -58,7 +58,7 @@ def create(name, env_id, root):
         text, note = written(path, env_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_bytes(path, text.encode())
-    print(f"wrote tasks/{name}.yaml; add {name} to `tasks:` in params.yaml, then run: maxpo-bench repro {name}")
+    print(f"wrote tasks/{name}.yaml; add {name} to `tasks:` in params.yaml, then run: maxpo-bench run {name}")
     if note:
         print(note)
     return path

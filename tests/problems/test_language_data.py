@@ -159,6 +159,18 @@ def test_keys_that_no_run_could_mean_are_refused_when_the_task_is_read(tmp_path,
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("data, day", [({}, "2026-01-01"), ({"date": "2024-07-26"}, "2024-07-26")])
+def test_the_day_that_a_chat_template_sees_stands_in_provenance(tmp_path, data, day):
+    from maxpo_bench.pipeline import jobs
+
+    task = {
+        "version": 1, "kind": "huggingface", "title": "t", "k": 2, "group_size": 4, "steps": 1, "optimiser": {"lr": 0.1},
+        "model": {"name": "m"}, "sampling": {"max_new_tokens": 4}, "data": {"source": "rows.jsonl", **data},
+    }  # fmt: skip
+    (tmp_path / "t.yaml").write_text(json.dumps(task))
+    assert jobs.provenance(task_file.load(str(tmp_path / "t.yaml")), [])["date"] == day
+
+
 def test_a_plain_prompt_begins_with_bos_once_where_the_tokenizer_adds_one(tmp_path):
     made = source(tmp_path, [question()], chat=False)
     for words, adds_bos, ends in (("a b", True, False), ("<s> a b", True, False), ("a b", True, True)):
