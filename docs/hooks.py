@@ -28,5 +28,13 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_post_page(output, page, config):
+    return without_network(output)
+
+
+def on_post_template(output_content, template_name, config):
+    return without_network(output_content)
+
+
+def without_network(text):
     """Search from a folder without the network: the theme would fetch a script for it."""
-    return output.replace("https://unpkg.com/iframe-worker/shim", "offline_worker.js")
+    return text.replace("https://unpkg.com/iframe-worker/shim", "offline_worker.js")

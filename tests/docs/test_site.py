@@ -41,7 +41,7 @@ def test_a_picture_shows_maxpo_by_hand(gallery):
 def test_the_site_is_built_strictly_and_needs_no_network(tmp_path):
     if not importlib.util.find_spec("mkdocs") and not TOOLS.is_dir():
         pytest.skip("needs mkdocs: make docs")
-    path = os.pathsep.join([str(TOOLS), str(ROOT)])
+    path = os.pathsep.join([str(TOOLS), str(ROOT), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
