@@ -276,15 +276,15 @@ def cheap(results, scale, method=REFERENCE):
     for estimator in order:
         mine, default = values[estimator], estimator in results.estimators
         same = "" if default else next((e for e in kept if _equal(values[e], mine)), "")
-        joins = not default and not same and estimator in whole and whole[estimator] >= best - JOINS_WITHIN - 1e-9
-        kept += [estimator] * joins
+        joins = bool(not default and not same and estimator in whole and whole[estimator] >= best - JOINS_WITHIN - 1e-9)
+        kept += [estimator] if joins else []
         gaps = {t: statistics.pair(mine[t], values[method][t])[0] for t in mine if t in values[method]}
-        for task, interval in {t: statistics.mean_interval(v) for t, v in gaps.items()} | {
-            "mean": statistics.task_mean_interval(gaps)
-        }.items():
-            row = {"estimator": estimator, "task": task, "gap": interval.estimate, "low": interval.low, "high": interval.high}
-            row |= {"num_tasks": len(gaps), "num_seeds": interval.num_pairs, "max_at_k": whole.get(estimator), "best": whole.get(estimator, math.nan) - best}
-            rows.append(row | {"default": default, "same_as": same, "joins": joins})
+        intervals = {t: statistics.mean_interval(v) for t, v in gaps.items()} | {"mean": statistics.task_mean_interval(gaps)}
+        known = {"num_tasks": len(gaps), "max_at_k": whole.get(estimator), "best": whole.get(estimator, math.nan) - best}
+        known |= {"default": default, "same_as": same, "joins": joins}
+        for task, found in intervals.items():
+            row = {"estimator": estimator, "task": task, "gap": found.estimate, "low": found.low, "high": found.high}
+            rows.append(row | {"num_seeds": found.num_pairs} | known)
     return pd.DataFrame(rows)
 
 
