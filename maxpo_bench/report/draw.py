@@ -34,7 +34,7 @@ def whisker(ax, place, row, look, null):
     ax.plot([value], [place], look["marker"], color=look["color"], markerfacecolor=fill, markersize=4.5, zorder=4)
 
 
-def dots(table, names, xlabel, null=0.0, margin=0.0, cols=3, log=False, titles=None, width="full", **kwargs):
+def dots(table, names, xlabel, null=0.0, margin=0.0, cols=3, log=False, titles=None, width="full", step=0.17, **kwargs):
     """Dots with 95% intervals: a panel per `panel`, a row per `row`. table: columns panel, row, estimator (its colour), value, low,
     high, and `mark` where a row holds several dots.
 
@@ -42,7 +42,7 @@ def dots(table, names, xlabel, null=0.0, margin=0.0, cols=3, log=False, titles=N
     """
     panels = list(titles or dict.fromkeys(table["panel"]))
     marks = list(dict.fromkeys(table["mark"])) if "mark" in table else [None]
-    figure, axes = grid(len(panels), cols, 0.45 + 0.17 * len(names), width, sharey=True, **kwargs)
+    figure, axes = grid(len(panels), cols, 0.45 + step * len(names), width, sharey=True, **kwargs)
     for ax, panel in zip(axes, panels, strict=True):
         zero = null.get(panel) if isinstance(null, dict) else null
         if margin:

@@ -43,7 +43,7 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
         return []
     titles = {a: f"{a} ({len(results.tasks_of(a))})" for a in load.AGGREGATES if a in set(rows["panel"])}
     label = f"max@K of {method} minus the rival's  (right: {method} better)"
-    figure = dots(rows, list(rows["row"].drop_duplicates()), label, margin=margin, titles=titles, width=5.2, sharex=True)
+    figure = dots(rows, list(rows["row"].drop_duplicates()), label, margin=margin, titles=titles, width=5.2, step=0.2, sharex=True)
     for ax in figure.axes:
         ax.set_title(ax.get_title(loc="left"), fontsize=7.5, loc="center")
         ax.set_title("", loc="left")
@@ -88,7 +88,7 @@ def regime_map(table, method=style.REFERENCE):
     kinds, chances, sizes = (list(rows[c].drop_duplicates()) for c in ("geometry", "success_probability", "k_over_n"))
     wide = rows.pivot(index="geometry", columns=["success_probability", "k_over_n"], values="ratio")
     values = wide.reindex(index=kinds, columns=[(p, s) for p in chances for s in sizes]).to_numpy(float)
-    figure, ax = style.new_figure(5.2, 1.2 + 0.21 * len(kinds))
+    figure, ax = style.new_figure(5.2, 0.95 + 0.2 * len(kinds))
     bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]
     norm = BoundaryNorm(bounds, 256, extend="both")
     image = ax.pcolormesh(np.ma.masked_invalid(values), cmap=style.DIVERGING + "_r", norm=norm, edgecolors="white", linewidth=0.3)
@@ -247,7 +247,9 @@ def learning_rate(table, results):
             ax.set_title(task)
             style.label_ends(ax, ends, names=results.estimators)
         label_grid(axes, 2, "learning rate [log scale]", "max@K")
-        caption = "max@K after training against the learning rate, mean over tuning seeds with 95% intervals. Dashed: the shared rate."
+        caption = (
+            "max@K after training against the learning rate, mean over tuning seeds with 95% intervals. Dashed: the shared rate."
+        )
         made.append((name, figure, caption))
     return made
 

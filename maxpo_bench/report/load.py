@@ -95,7 +95,9 @@ class Results:
     variance: pd.DataFrame  # task + columns of results/variance/<task>.csv
     studies: dict  # name -> DataFrame of results/studies/<name>.csv
     own_best: dict  # (task, estimator) -> Cell of results/own_best/, each at its own best learning rate; swept tasks only
-    trained: dict  # study of TRAINED_STUDIES -> DataFrame of TRAINED and more, a row per training and seed; seeds of trials left out
+    trained: (
+        dict  # study of TRAINED_STUDIES -> DataFrame of TRAINED and more, a row per training and seed; seeds of trials left out
+    )
     absent: dict  # study of TRAINED_STUDIES -> the declared tasks without a table
     cheap: dict  # (task, estimator) -> Cell: all estimators on the cheap tasks, the default ones by their own cells
     notes: list  # one line per thing that could not be read
@@ -202,7 +204,9 @@ def _cheap(root, lists, cells):
     for task in lists["tasks"]:
         found |= {key: cell for key, cell in cells.items() if key[0] == task}
         binary = lists.get("binary_only", []) if task in lists.get("binary_tasks", []) else []
-        found |= {(task, e): read_cell(root, task, e, "estimators") for e in [*lists["estimators"], *binary] if (task, e) not in found}
+        found |= {
+            (task, e): read_cell(root, task, e, "estimators") for e in [*lists["estimators"], *binary] if (task, e) not in found
+        }
     return found
 
 

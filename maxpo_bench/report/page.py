@@ -129,7 +129,6 @@ def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/clai
     caption += ". Intervals: 95%, this comparison alone; verdicts: corrected for all comparisons of a measure."
     lacking = chosen.loc[chosen["left_out"] > 0, "rival"].drop_duplicates()
     caption += f" On part of the tasks, because it refuses the others' rewards: {', '.join(lacking)}." if len(lacking) else ""
-    caption += f" {method}: {about(method)}."
     for r in properties.to_dict("records"):
         caption += f" {r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration."
     return [frame(pd.DataFrame(rows), caption, csv, cards=True, groups=groups)]
@@ -152,7 +151,9 @@ def _verdict_cell(row, view=""):
     if not view:
         note += f" {row['seeds_factor']:.1f}×" if not _none(row["seeds_factor"]) else ""
         note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
-        note += "".join(f" {MARKS[row[v]]} {SHORT[v]}" for v in SHORT if row["flips"] and row.get(v) in {*MARKS} - {row["verdict"]})
+        note += "".join(
+            f", {SHORT[v]}\u00a0{MARKS[row[v]]}" for v in SHORT if row["flips"] and row.get(v) in {*MARKS} - {row["verdict"]}
+        )
     star = "*" if not view and row["flips"] else ""
     return cell(f"{MARKS[verdict]}{star} {short(effect, '' if row['measure'] in RATIOS else '+')}", f"verdict {verdict}", note=note)
 
@@ -172,7 +173,8 @@ def protocols(verdicts, csv="tables/claims.csv"):
     changed = rows[rows["depends"]]
     said = [f"{r['measure']} against {r['rival']} ({r['aggregate']})" for r in changed.to_dict("records")]
     words = f"{count(len(said), 'verdict')} of {len(rows)} depend on the protocol: {'; '.join(said)}." if said else ""
-    return [text(words or f"None of {len(rows)} verdicts depends on the protocol."), frame(pd.DataFrame(columns), caption, csv)]
+    words = words or f"None of {len(rows)} verdicts depends on the protocol."
+    return [text(words), frame(pd.DataFrame(columns), caption, csv, fold=len(rows) > 20)]
 
 
 def every_verdict(verdicts, csv="tables/claims.csv"):
@@ -248,7 +250,9 @@ def pending(results, study):
 
 
 def rates_table(data):
-    caption = "The rate of each estimator's best mean max@K; the rate of the best mean rank over all of them; the rate of the task file."
+    caption = (
+        "The rate of each estimator's best mean max@K; the rate of the best mean rank over all of them; the rate of the task file."
+    )
     shown = data.assign(**{t: [number(v, digits=5).rstrip("0") for v in data[t].astype(float)] for t in data if t != "estimator"})
     return frame(shown, caption)
 
@@ -273,7 +277,11 @@ def k_trained_said(data, margin):
 
 def off_policy_table(data):
     shown = data[["task", "estimator"]].assign(**{"1 epoch": data["on"], "2 epochs, clip .2": data["off"]})
-    for column, name in (("change", "change"), ("lead on", "behind the method, 1 epoch"), ("lead off", "behind the method, 2 epochs")):
+    for column, name in (
+        ("change", "change"),
+        ("lead on", "behind the method, 1 epoch"),
+        ("lead off", "behind the method, 2 epochs"),
+    ):
         shown[name] = spans(data, column, f"{column} low", f"{column} high", sign=True)
     caption = "max@K after training, mean over seeds; differences with 95% intervals, paired by seed."
     return frame(shown, caption, "tables/off_policy.csv")
@@ -282,7 +290,13 @@ def off_policy_table(data):
 def power_table(data):
     """Spread, seeds and the width reached; probability of each verdict at true differences, a block of four columns each."""
     truths = list(dict.fromkeys(c.split(" at ")[1] for c in data if " at " in c and c.split(" at ")[0] in MARKS))
-    plan = {"seeds_for_it": "seeds needed", "half_width": "width reached", "aimed_at": "aimed at", "seeds": "seeds", "spread": "spread"}
+    plan = {
+        "seeds_for_it": "seeds needed",
+        "half_width": "width reached",
+        "aimed_at": "aimed at",
+        "seeds": "seeds",
+        "spread": "spread",
+    }
     columns = {"task": data["task"], "rival": data["rival"]} | {plan[c]: data[c] for c in reversed(plan) if c in data}
     head, groups = len(columns), []
     for truth in truths:
@@ -308,7 +322,9 @@ def cheap_blocks(data):
     joins = rows[rows["joins"]]
     same = rows[rows["same_as"] != ""]
     said = [f"{r['estimator']} ({short(r['best'], '+')})" for r in joins.to_dict("records")]
-    told = f"By it these would join: {', '.join(said)}; in brackets, minus the best default." if said else "By it nobody would join."
+    told = (
+        f"By it these would join: {', '.join(said)}; in brackets, minus the best default." if said else "By it nobody would join."
+    )
     if len(same):
         told += f" The same numbers on every seed: {', '.join(f'{r.estimator} and {r.same_as}' for r in same.itertuples())}."
     shown = rows[["estimator"]].assign(**{"what it is": [about(e) for e in rows["estimator"]], "max@K": rows["max_at_k"]})
@@ -317,7 +333,9 @@ def cheap_blocks(data):
         one = data[data["task"] == task].set_index("estimator").reindex(rows["estimator"])
         shown[f"minus maxpo: {task}"] = spans(one, "gap", "low", "high", sign=True)
     shown["default list"] = ["is there" if r.default else "joins" if r.joins else "" for r in rows.itertuples()]
-    caption = "max@K after training, scale 0 to 1; differences paired by seed with 95% intervals. A mean over fewer tasks has no max@K."
+    caption = (
+        "max@K after training, scale 0 to 1; differences paired by seed with 95% intervals. A mean over fewer tasks has no max@K."
+    )
     return [text(RULE, told), frame(shown, caption, "tables/estimators.csv", fold=True)]
 
 

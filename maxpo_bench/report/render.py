@@ -66,7 +66,7 @@ def build(root="."):
     context = {
         "title": TITLE,
         "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), declared["method"]),
-        "terms": words.TERMS,
+        "terms": f"{declared['method']} is {words.about(declared['method'])}. {words.TERMS}",
         "sections": _sections(results, declared, data, properties, drawn, studies, latex),
         "colours": page.palette(results),
     }
@@ -206,7 +206,9 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
         page.section(
             "How many seeds a verdict takes",
             *of_study("power")[:1],
-            page.power_table(results.studies["power"]) if "power" in studies else page.text("Not computed yet: `make repro-studies`."),
+            page.power_table(results.studies["power"])
+            if "power" in studies
+            else page.text("Not computed yet: `make repro-studies`."),
         ),
         page.section(
             "All estimators",
@@ -215,7 +217,7 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
         ),
     ]
     if "properties" in studies:
-        sections.append(page.section("The estimators", *of_study("properties", table=True)))
+        sections.append(page.section("The estimators", page.text(words.OBJECTIVES), *of_study("properties", table=True)))
     others = [
         block for name in studies if name not in OWN_SECTION for block in [page.heading(studies[name]["title"]), *of_study(name)]
     ]

@@ -167,7 +167,9 @@ def _trained(results, method, measure, rivals):
     swept = {task for task, _ in results.own_best}
     after |= {key: cell.values(measure) for key, cell in results.cells.items()}
     shared |= {key: found for key, found in after.items() if key[0] in swept}
-    own_best |= shared | {key: cell.values(measure) for key, cell in results.own_best.items()}  # no cell: the shared rate is its best
+    own_best |= shared | {
+        key: cell.values(measure) for key, cell in results.own_best.items()
+    }  # no cell: the shared rate is its best
     for key, rows in results.curves.groupby(["task", "estimator"], sort=False):
         wide = rows.pivot(index="seed", columns="step", values=load.METRICS[measure]).dropna()
         if len(wide) and len(wide.columns) > 2:  # first and last only: no half, and an area of nothing in between

@@ -25,9 +25,9 @@ ABOUT = {
 }
 TERMS = (
     "N samples of one prompt or start state are a group; K is how many tries count. max@k is the expected best reward of k "
-    "samples, pass@k the chance that one of k passes, pass@1 that a single one does. J_K is max@K as the objective of "
-    "training, J_1 the mean reward."
+    "samples, pass@k the chance that one of k passes, pass@1 that a single one does."
 )
+OBJECTIVES = "J_K is max@K as the objective of training, J_1 the mean reward; a bias is measured against them."
 ALIKE = {  # geometry of the regime study -> what kind of policy that is
     "10 contexts of 10 arms": "10 prompts, 10 arms",
     "orthogonal": "very many parameters",
@@ -106,16 +106,20 @@ def _standing(start, by_verdict):
 
 def short(value, sign=""):
     """.017, or +.017 with sign "+": three decimals and no leading zero."""
-    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:{sign}.3f}"
+    if abs(value) < 0.0005:
+        return "0"
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:{sign}.3f}"
 
 
 def _nearest(verdicts, method, nearest):
     """What is known of max@K against the nearest rival on each group of tasks."""
     rows = verdicts[(verdicts["measure"] == "max@K") & (verdicts["rival"] == nearest)] if len(verdicts) else verdicts
     rows = rows.dropna(subset=["effect"]) if len(rows) else rows
-    parts = [f"{short(r['effect'], '+')} on {r['aggregate']} ({r['verdict']})" for _, r in rows.iterrows() if r["aggregate"] != "all"]
-    lacks = " has no baseline" if (nearest, method) == ("pkpo", "maxpo") else " is the nearest rival"
-    return f"{nearest}{lacks}; {method}'s lead over it in max@K: {', '.join(parts)}." if parts else ""
+    parts = [
+        f"{short(r['effect'], '+')} on {r['aggregate']} ({r['verdict']})" for _, r in rows.iterrows() if r["aggregate"] != "all"
+    ]
+    who = f"{nearest}, which lacks its baseline," if (nearest, method) == ("pkpo", "maxpo") else f"the nearest rival, {nearest},"
+    return f"Over {who} {method}'s lead in max@K is {', '.join(parts)}." if parts else ""
 
 
 EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "keeps it", "undecided": "leaves it open"}
