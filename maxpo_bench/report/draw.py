@@ -42,7 +42,7 @@ def dots(table, names, xlabel, null=0.0, margin=0.0, cols=3, log=False, titles=N
     """
     panels = list(titles or dict.fromkeys(table["panel"]))
     marks = list(dict.fromkeys(table["mark"])) if "mark" in table else [None]
-    figure, axes = grid(len(panels), cols, 0.45 + step * len(names), width, sharey=True, **kwargs)
+    figure, axes = grid(len(panels), cols, max(1.1, 0.45 + step * len(names)), width, sharey=True, **kwargs)
     for ax, panel in zip(axes, panels, strict=True):
         zero = null.get(panel) if isinstance(null, dict) else null
         if margin:

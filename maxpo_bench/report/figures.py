@@ -88,7 +88,7 @@ def regime_map(table, method=style.REFERENCE):
     kinds, chances, sizes = (list(rows[c].drop_duplicates()) for c in ("geometry", "success_probability", "k_over_n"))
     wide = rows.pivot(index="geometry", columns=["success_probability", "k_over_n"], values="ratio")
     values = wide.reindex(index=kinds, columns=[(p, s) for p in chances for s in sizes]).to_numpy(float)
-    figure, ax = style.new_figure(5.2, 0.95 + 0.2 * len(kinds))
+    figure, ax = style.new_figure(5.2, max(1.8, 0.95 + 0.2 * len(kinds)))
     bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]
     norm = BoundaryNorm(bounds, 256, extend="both")
     image = ax.pcolormesh(np.ma.masked_invalid(values), cmap=style.DIVERGING + "_r", norm=norm, edgecolors="white", linewidth=0.3)

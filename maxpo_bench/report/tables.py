@@ -265,10 +265,10 @@ def cheap(results, scale, method=REFERENCE):
             values.setdefault(estimator, {})[task] = {s: (v - low) / (high - low) for s, v in cell.values("max@K").items()}
     if not set(values) - set(results.estimators) or method not in values:
         return pd.DataFrame()
-    for task in tasks:  # the seeds that the fewer of them have
-        shared = set.intersection(*(set(v[task]) for e, v in values.items() if task in v and e not in results.estimators))
+    for task in tasks:  # the seeds that the newcomers run
+        shared = set().union(*(v[task] for e, v in values.items() if task in v and e not in results.estimators))
         for found in values.values():
-            found |= {task: {s: v for s, v in found[task].items() if s in shared}} if task in found else {}
+            found |= {task: {s: v for s, v in found[task].items() if s in shared or not shared}} if task in found else {}
     whole = {e: np.mean([np.mean([*v[t].values()]) for t in tasks]) for e, v in values.items() if set(v) == set(tasks)}
     best = max((whole[e] for e in results.estimators if e in whole), default=math.nan)
     kept, rows = [e for e in results.estimators if e in values], []

@@ -138,7 +138,7 @@ def _baseline(verdicts, regimes, method, nearest):
         last = r["verdict"]
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
         ratios = regimes.loc[regimes["estimator"] == nearest, "ratio"]
-        raised = f"in {(ratios < 1 - 1e-9).sum()}/{len(ratios)} enumerated cases"
+        raised = f"in {(ratios < 1 - 1e-9).sum()}/{len(ratios)} cases"
         parts.append(f"and {raised}" if last == "contradicted" else f"raises it {raised}")
     if not parts:
         return ""
