@@ -49,7 +49,7 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
         ax.set_title("", loc="left")
     caption = (
         f"Left: max@K after training, {method} minus each rival on the same seed, mean of the tasks (their number in brackets), "
-        f"scale 0 to 1, {_seeds(results)}. Bars: 95% intervals; filled dots: 0 is outside; shaded: ±{margin:g}, too little to matter."
+        f"scale 0 to 1, {_seeds(results)}. Bars: 95% intervals; filled: 0 is outside; shaded: ±{margin:g}, too small to matter."
     )
     return [("answer", figure, caption)]
 
@@ -108,7 +108,7 @@ def regime_map(table, method=style.REFERENCE):
     bar.set_label(f"gradient variance of pkpo / {method}", fontsize=8)
     less, more = int((rows["ratio"] > 1 + 1e-9).sum()), int((rows["ratio"] < 1 - 1e-9).sum())
     caption = (
-        f"Right: where {method}'s baseline helps, {count(len(rows), 'case')} by exact enumeration; a row for each kind of policy, in "
+        f"Right: where {method}'s baseline helps, {count(len(rows), 'case')} by exact enumeration; a row per kind of policy, in "
         f"each block K/N = {', '.join(sizes)}. Orange: pkpo, which lacks it, has more variance ({less}); purple: less ({more}); "
         "grey: mirrors the left half of its row."
     )
@@ -255,7 +255,7 @@ def learning_rate(table, results):
 
 
 def k_trained(table):
-    """Heat maps, a panel per task and estimator that uses K: evaluated k across, K trained down, max@k minus the best of its column."""
+    """Heat maps, a panel per task and estimator that uses K: evaluated k across, K trained down, max@k minus its column's best."""
     if not len(table):
         return []
     panels = list(table.loc[~table["fixed"], ["task", "estimator"]].drop_duplicates().itertuples(index=False, name=None))
@@ -281,8 +281,8 @@ def k_trained(table):
     label_grid(axes, 2, "k evaluated")
     seeds = table.loc[~table["fixed"], "num_seeds"]
     caption = (
-        "max@k after training for K minus the best K of its column (0: the best), mean over seeds; framed: trained for the k that is "
-        f"evaluated. Last rows: an estimator that knows no K. Seeds: {seeds.min()} to {seeds.max()}."
+        "max@k after training for K minus the best K of its column (0: the best), mean over seeds; framed: trained for the k "
+        f"that is evaluated. Last rows: an estimator that knows no K. Seeds: {seeds.min()} to {seeds.max()}."
     )
     return [("k_trained", figure, caption)]
 
@@ -290,8 +290,8 @@ def k_trained(table):
 def group_size(table, results, method=style.REFERENCE):
     """max@K against N at a fixed number of samples, two panels for each task: levels, and paired differences."""
     caption = (
-        "max@K after training against the size of a group, the number of samples being the same, mean over seeds. Left: levels. Right: "
-        f"paired difference to {method} on the same seed, with its 95% interval."
+        "max@K after training against the size of a group, the number of samples being the same, mean over seeds. Left: levels. "
+        f"Right: paired difference to {method} on the same seed, with its 95% interval."
     )
     caption += f" Seeds: {table['num_seeds'].min()} to {table['num_seeds'].max()}." if len(table) else ""
     labels = ("N [samples in a group]", "max@K")
@@ -314,7 +314,7 @@ def estimators(table, method=style.REFERENCE):
         tick.set_fontweight("bold" if tick.get_text() in default else "normal")
     seeds = int(table.loc[table["task"] != "mean", "num_seeds"].max())
     caption = (
-        f"Every estimator on the cheap tasks: max@K after training minus {method}'s on the same seeds (at most {seeds} a task), sorted by "
-        "the mean of all tasks; below them those that refuse some tasks' rewards (grey). Bold: in the default list."
+        f"Every estimator on the cheap tasks: max@K after training minus {method}'s on the same seeds (at most {seeds} a task), "
+        "sorted by the mean of all tasks; below them those that refuse some tasks' rewards (grey). Bold: in the default list."
     )
     return [("estimators", figure, caption)]

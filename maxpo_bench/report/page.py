@@ -13,8 +13,8 @@ from maxpo_bench.studies import style
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 MEANING = (
     "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin "
-    "({margins}). ? undecided: 2× means that twice the seeds (variance: groups, time: rounds) would decide. *: another verdict at half "
-    "of the training steps (½) or by the area under the curve (area), given behind the interval."
+    "({margins}). ? undecided: 2× means that twice the seeds (variance: groups, time: rounds) would decide. *: another verdict at "
+    "half of the training steps (½) or by the area under the curve (area), given behind the interval."
 )
 
 
@@ -269,7 +269,7 @@ def k_trained_said(data, margin):
     said += f" (task, estimator, k); it is at most {margin:g} below the best in {(far <= margin + 1e-9).sum()}."
     for r in lost.head(1).to_dict("records"):
         said += (
-            f" The largest loss: {r['estimator']} on {r['task']}, where training for {r['k']} is {short(r['gap'])} above training for "
+            f" The largest loss: {r['estimator']} on {r['task']}, training for {r['k']} is {short(r['gap'])} above training for "
             f"{r['evaluated']} in max@{r['evaluated']} [{short(r['low'])}, {short(r['high'])}]."
         )
     return text(said + " Intervals are 95%, paired by seed, of one comparison.")
@@ -304,15 +304,15 @@ def power_table(data):
         columns |= {name: [number(v, digits=2) for v in values] for name, values in found.items()}
         groups.append((f"true difference {truth}", len(found)))
     caption = (
-        "Spread: standard deviation over seeds of max@K, maxpo minus rival. Width: half of the 95% interval. Then the probability of each "
+        "Spread: standard deviation over seeds of max@K, maxpo minus rival. Width: half of the 95% interval. Then the chance of each "
         "verdict (✓ supported, ✗ contradicted, = equivalent, ? undecided) on this task alone, were the true difference so large."
     )
     return frame(pd.DataFrame(columns), caption, "studies/power.csv", groups=[("", head), *groups] if groups else ())
 
 
 RULE = (
-    "The rule, written before these numbers existed (docs/default-estimators.md): an estimator joins the default list when its mean max@K "
-    "over these tasks is within .01 of, or above, the best default estimator's, and no identical formula is there already."
+    "The rule, written before these numbers existed (docs/default-estimators.md): an estimator joins the default list when its mean "
+    "max@K over these tasks is within .01 of, or above, the best default estimator's, and no identical formula is there already."
 )
 
 
@@ -346,8 +346,8 @@ def wall_table(data):
     wide = data.pivot(index="estimator", columns="task", values="training")
     wide = wide.reindex(index=data["estimator"].drop_duplicates(), columns=data["task"].drop_duplicates()).reset_index()
     caption = (
-        "Seconds of training per seed, as each cell recorded it, evaluation left out. Cells ran hours apart, maybe on several machines: "
-        "for comparisons see the steps above, which alternate in one process."
+        "Seconds of training per seed, as each cell recorded it, evaluation left out. Cells ran hours apart, maybe on several "
+        "machines: for comparisons see the steps above, which alternate in one process."
     )
     return frame(wide, caption, "tables/wall_clock.csv")
 

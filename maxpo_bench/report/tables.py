@@ -254,8 +254,8 @@ def cheap(results, scale, method=REFERENCE):
     """All estimators on the cheap tasks: max@K minus the method's, paired by seed, scale 0 to 1, a row per estimator and task and
     one for the mean of its tasks; and who joins the default list by the rule of docs/default-estimators.md.
 
-    best: mean max@K minus that of the best default estimator, over all cheap tasks. same_as: a default estimator, or one that joins,
-    with the same numbers on every seed of every task.
+    best: mean max@K minus that of the best default estimator, over all cheap tasks. same_as: a default estimator, or one that
+    joins, with the same numbers on every seed of every task.
     """
     tasks = [t for t in dict.fromkeys(t for t, _ in results.cheap) if t in scale and results.cheap.get((t, method))]
     values = {}

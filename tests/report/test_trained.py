@@ -102,7 +102,7 @@ def test_training_for_k_is_compared_with_training_for_another(project):
     assert table.loc[("maze", "pkpo", 8, 4), "gap"] == pytest.approx(0.07, abs=0.01)
     assert table["fixed"].groupby("estimator").first().to_dict() == {"grpo": True, "maxpo": False, "pkpo": False}
     said = page.k_trained_said(table.reset_index(), 0.02)["paragraphs"][0]
-    assert "in 15 of 16 cases" in said and "pkpo on maze, where training for 8 is" in said and "in max@4" in said
+    assert "in 15 of 16 cases" in said and "pkpo on maze, training for 8 is" in said and "in max@4" in said
     ((_, figure, _),) = figures.k_trained(table.reset_index())
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "maxpo on maze",
