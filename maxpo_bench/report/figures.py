@@ -235,7 +235,7 @@ def signal_to_noise(table, results):
 def learning_rate(table, results):
     """Final max@K against the learning rate with its 95% interval over tuning seeds, one panel per task."""
     made = []
-    for name, tasks in pages("learning_rate", table["task"] if len(table) else [], 8):
+    for name, tasks in pages("learning_rate", [t for t in results.tasks if len(table) and t in set(table["task"])], 8):
         figure, axes = grid(len(tasks), 2, 1.75)
         for ax, task in zip(axes, tasks, strict=True):
             ends = with_intervals(ax, table[table["task"] == task], "lr", "max_at_k", results.estimators)

@@ -173,7 +173,7 @@ def read(root="."):
         own_best,
         trained,
         absent,
-        _cheap(root, params["trained_estimators"], cells),
+        _cheap(root, params, cells),
         notes,
     )
 
@@ -182,7 +182,7 @@ def _trained(root, params, notes):
     """Of the studies that train: ({study: DataFrame}, {study: declared tasks without a table})."""
     trained, absent = {}, {}
     for study in TRAINED_STUDIES:
-        declared = params.get("task_studies", {}).get(study, [])
+        declared = params["task_studies"].get(study, [])
         parts = []
         for task in dict.fromkeys([*params["tasks"], *declared]):
             path = root / "results" / "trained" / study / f"{task}.csv"
@@ -198,16 +198,10 @@ def _trained(root, params, notes):
     return trained, absent
 
 
-def _cheap(root, lists, cells):
-    """All estimators on the cheap tasks: cells of results/estimators/, and the default ones' own."""
-    found = {}
-    for task in lists["tasks"]:
-        found |= {key: cell for key, cell in cells.items() if key[0] == task}
-        binary = lists.get("binary_only", []) if task in lists.get("binary_tasks", []) else []
-        found |= {
-            (task, e): read_cell(root, task, e, "estimators") for e in [*lists["estimators"], *binary] if (task, e) not in found
-        }
-    return found
+def _cheap(root, params, cells):
+    """All estimators on the cheap tasks: the default ones' own cells, and those of results/estimators/."""
+    found = {key: cell for key, cell in cells.items() if key[0] in params["trained_estimators"]["tasks"]}
+    return found | {key: read_cell(root, *key, "estimators") for key in params_file.trained_cells(params)}
 
 
 def _concat(parts, columns):

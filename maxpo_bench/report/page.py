@@ -152,7 +152,9 @@ def _verdict_cell(row, view=""):
         note += f" {row['seeds_factor']:.1f}×" if not _none(row["seeds_factor"]) else ""
         note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
         note += "".join(
-            f", {SHORT[v]}\u00a0{MARKS[row[v]]}" for v in SHORT if row["flips"] and row.get(v) in {*MARKS} - {row["verdict"]}
+            f", {SHORT[v]}\u00a0{MARKS[row[v]]}"
+            for v in SHORT
+            if row["flips"] and row.get(v) in {*MARKS} - {row["verdict"], "undecided"}
         )
     star = "*" if not view and row["flips"] else ""
     return cell(f"{MARKS[verdict]}{star} {short(effect, '' if row['measure'] in RATIOS else '+')}", f"verdict {verdict}", note=note)
@@ -304,15 +306,15 @@ def power_table(data):
         columns |= {name: [number(v, digits=2) for v in values] for name, values in found.items()}
         groups.append((f"true difference {truth}", len(found)))
     caption = (
-        "Spread: standard deviation over seeds of max@K, maxpo minus rival. Width: half of the 95% interval. Then the chance of each "
+        "Spread: standard deviation over seeds of max@K, maxpo minus rival. Width: half of the 95% interval. Then the chance of a "
         "verdict (✓ supported, ✗ contradicted, = equivalent, ? undecided) on this task alone, were the true difference so large."
     )
     return frame(pd.DataFrame(columns), caption, "studies/power.csv", groups=[("", head), *groups] if groups else ())
 
 
 RULE = (
-    "The rule, written before these numbers existed (docs/default-estimators.md): an estimator joins the default list when its mean "
-    "max@K over these tasks is within .01 of, or above, the best default estimator's, and no identical formula is there already."
+    "The rule, written before these numbers existed (docs/default-estimators.md): an estimator joins the default list when its "
+    "mean max@K over these tasks is within .01 of, or above, the best default estimator's, and no identical formula is there."
 )
 
 

@@ -139,7 +139,7 @@ def _study(results, name, table, folder):
 
 
 def _sections(results, declared, data, properties, drawn, studies, latex):
-    method, measures = declared["method"], ("max@K", "pass@1", "gradient variance")
+    method, trained, measures = declared["method"], results.trained, ("max@K", "pass@1", "gradient variance")
 
     def shown(group, csv):
         return [page.figure(made, csv) for made in drawn[group]]
@@ -186,7 +186,7 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
             "Learning rates",
             page.pending(results, "learning_rate"),
             *shown("learning_rate", "tables/learning_rate.csv"),
-            page.rates_table(tables.learning_rates(data["learning_rate"], results)) if len(data["learning_rate"]) else None,
+            page.rates_table(tables.learning_rates(trained["learning_rate"], results)) if "learning_rate" in trained else None,
             page.pending(results, "own_best"),
             *page.protocols(data["claims"]),
         ),

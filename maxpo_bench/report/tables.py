@@ -7,6 +7,7 @@ import pandas as pd
 
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
+from maxpo_bench.studies.learning_rate import best_rates, shared_rate
 from maxpo_bench.studies.style import REFERENCE
 
 TRAINING_PHASES = ("sample", "reward", "advantage", "update")
@@ -193,16 +194,14 @@ def learning_rate(table):
 
 
 def learning_rates(table, results):
-    """Rates by task, from `learning_rate`: each estimator's own best, the one of the best mean rank, the one in use."""
-    columns = {}
+    """Rates by task, from the raw table: each estimator's own best, the one of the best mean rank, the one in use."""
+    columns, shared = {}, ("best mean rank", "in use, shared")
     for task in [t for t in results.tasks if t in set(table["task"])]:
-        wide = table[table["task"] == task].pivot(index="lr", columns="estimator", values="max_at_k").sort_index().round(9)
-        rank = wide.dropna().rank(ascending=False).mean(axis=1).round(9)  # over the rates that all were run at
-        used = (getattr(results.tasks.get(task), "optimiser", None) or {}).get("lr")
-        columns[task] = {**wide.idxmax(), "best mean rank": rank.idxmin() if len(rank) else None, "in use, shared": used}
-    order = [*results.estimators, "best mean rank", "in use, shared"]
-    table = pd.DataFrame(columns)
-    return table.reindex([e for e in order if e in table.index]).rename_axis("estimator").reset_index()
+        rows, used = table[table["task"] == task], getattr(results.tasks[task], "optimiser", {}).get("lr")
+        columns[task] = best_rates(rows) | dict(zip(shared, (shared_rate(rows)[0], used), strict=True))
+    found = pd.DataFrame(columns)
+    order = [e for e in (*results.estimators, *shared) if e in found.index]
+    return found.reindex(order).rename_axis("estimator").reset_index()
 
 
 def k_trained(table):

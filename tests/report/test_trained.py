@@ -78,7 +78,7 @@ def test_a_broken_table_is_a_note(tmp_path):
 def test_rates_each_ones_own_best_and_the_best_rank(project):
     results = load.read(project)
     table = tables.learning_rate(results.trained["learning_rate"])
-    best = tables.learning_rates(table, results).set_index("estimator")["maze"]
+    best = tables.learning_rates(results.trained["learning_rate"], results).set_index("estimator")["maze"]
     assert best["maxpo"] == best["pkpo"] == 0.1 and best["grpo"] == 0.2 and best["best mean rank"] == 0.1
     assert best["in use, shared"] == 0.1
     ((_, figure, caption),) = figures.learning_rate(table, results)
