@@ -50,9 +50,11 @@ LANGUAGE_TAGS = {"language", "math"}
 AGGREGATES = ("bandit and gym", "math and language", "all")
 EXTRA_STUDIES = {  # tables of stages of their own: shown where they are, declared as studies or not, with at least these columns
     "power": ("task", "rival", "spread", "seeds", "half_width"),  # then the probability of each verdict at true differences
-    "learning_rate": ("task", "estimator", "lr", "seed", "max_at_k"),  # one final value a row; tuning seeds
     "step_time": ("task", "estimator", "ratio", "low", "high"),  # an interleaved step's median time over the method's
 }
+TRAINED_STUDIES = ("learning_rate", "own_best", "k_trained", "group_size", "off_policy")  # results/trained/<study>/<task>.csv
+SETTING = ("task", "estimator", "lr", "k", "group_size", "epochs", "clip")  # with the seed, what names a training there
+TRAINED = (*SETTING, "seed", "status", "max_at_k", "pass_at_1")
 
 
 @dataclass
@@ -93,6 +95,11 @@ class Results:
     variance: pd.DataFrame  # task + columns of results/variance/<task>.csv
     studies: dict  # name -> DataFrame of results/studies/<name>.csv
     own_best: dict  # (task, estimator) -> Cell of results/own_best/, each at its own best learning rate; swept tasks only
+    trained: (
+        dict  # study of TRAINED_STUDIES -> DataFrame of TRAINED and more, a row per training and seed; seeds of trials left out
+    )
+    absent: dict  # study of TRAINED_STUDIES -> the declared tasks without a table
+    cheap: dict  # (task, estimator) -> Cell: all estimators on the cheap tasks, the default ones by their own cells
     notes: list  # one line per thing that could not be read
 
     def setting(self, task, key):
@@ -153,6 +160,7 @@ def read(root="."):
             table = read_table(path, notes, EXTRA_STUDIES.get(name, ()), words=None, gaps=True)
             if table is not None:
                 studies[name] = table
+    trained, absent = _trained(root, params, notes)
     return Results(
         root,
         tasks,
@@ -163,8 +171,37 @@ def read(root="."):
         _concat(variance, ["task", *VARIANCE]),
         studies,
         own_best,
+        trained,
+        absent,
+        _cheap(root, params, cells),
         notes,
     )
+
+
+def _trained(root, params, notes):
+    """Of the studies that train: ({study: DataFrame}, {study: declared tasks without a table})."""
+    trained, absent = {}, {}
+    for study in TRAINED_STUDIES:
+        declared = params["task_studies"].get(study, [])
+        parts = []
+        for task in dict.fromkeys([*params["tasks"], *declared]):
+            path = root / "results" / "trained" / study / f"{task}.csv"
+            table = read_table(path, notes, TRAINED, words=("task", "estimator", "status"), gaps=True) if path.is_file() else None
+            if table is not None and table.duplicated([*SETTING, "seed"]).any():
+                table = notes.append(f"{_short(path)}: a training has the same seed twice; not used")
+            if table is not None:
+                parts.append(table[~table["seed"].isin(TRIED)])
+            elif task in declared:
+                absent.setdefault(study, []).append(task)
+        if parts:
+            trained[study] = pd.concat(parts, ignore_index=True)
+    return trained, absent
+
+
+def _cheap(root, params, cells):
+    """All estimators on the cheap tasks: the default ones' own cells, and those of results/estimators/."""
+    found = {key: cell for key, cell in cells.items() if key[0] in params["trained_estimators"]["tasks"]}
+    return found | {key: read_cell(root, *key, "estimators") for key in params_file.trained_cells(params)}
 
 
 def _concat(parts, columns):

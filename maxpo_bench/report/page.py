@@ -6,14 +6,15 @@ import math
 import pandas as pd
 
 from maxpo_bench.report import load
-from maxpo_bench.report.verdicts import RATIOS, VIEWS
-from maxpo_bench.report.words import about, count
+from maxpo_bench.report.verdicts import PROTOCOLS, RATIOS, VIEWS
+from maxpo_bench.report.words import about, count, short
 from maxpo_bench.studies import style
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
 MEANING = (
     "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin "
-    "({margins}). ? undecided: with how many times the seeds, groups or rounds it would be decided."
+    "({margins}). ? undecided: 2× means that twice the seeds (variance: groups, time: rounds) would decide. *: another verdict at "
+    "half of the training steps (½) or by the area under the curve (area), given behind the interval."
 )
 
 
@@ -32,9 +33,9 @@ def number(value, sign=False, digits=3):
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def interval(low, high):
+def interval(low, high, shown=number):
     """[low, high] in words for a table."""
-    return "no interval" if _none(low) or _none(high) else f"[{number(low)}, {number(high)}]"
+    return "no interval" if _none(low) or _none(high) else f"[{shown(low)}, {shown(high)}]"
 
 
 def spans(data, value, low, high, sign=False):
@@ -80,7 +81,7 @@ def frame(data, caption="", csv="", fold=False, cards=False, groups=()):
     return table | {"fold": fold, "cards": cards, "groups": list(groups)}
 
 
-UNIT = {"gradient variance": "groups", "time": "rounds"}  # of what more would decide; else seeds
+SHORT = {"at half of the steps": "½", "area under the curve": "area", "initial policy": "initial", "final policy": "final"}
 WHOLE = ("seeds", "pairs", "tasks", "K", "N", "num_seeds", "num_tasks", "num_pairs", "num_groups", "num_runs", "k", "group_size")
 
 
@@ -109,11 +110,8 @@ def section(title, *blocks):
 
 def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/claims.csv"):
     """The verdicts of some measures: a row per rival (of `rivals`, or all), a column per measure and aggregate."""
-    chosen = (
-        verdicts[verdicts["measure"].isin(measures) & (verdicts["rival"].isin(rivals or verdicts["rival"]))]
-        if len(verdicts)
-        else verdicts
-    )
+    chosen = verdicts[verdicts["measure"].isin(measures)] if len(verdicts) else verdicts
+    chosen = chosen[chosen["rival"].isin(rivals)] if rivals and len(chosen) else chosen
     if not len(chosen):
         return [text("No claim could be judged.")]
     measures = [m for m in measures if m in set(chosen["measure"])]
@@ -122,24 +120,18 @@ def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/clai
     rows = []
     for rival in chosen["rival"].drop_duplicates():
         row = {"rival": rival, "what it is": about(rival)}
-        row |= {f"{m}: {a}": _verdict_cell(found.get((rival, m, a))) for m in measures for a in aggregates}
-        rows.append(row)
+        rows.append(row | {f"{m}: {a}": _verdict_cell(found.get((rival, m, a))) for m in measures for a in aggregates})
     groups = [("", 2), *((m, len(aggregates)) for m in measures)]
-    lacking = chosen[chosen["left_out"] > 0]
-    notes = [f"{method}, {about(method)}."]
-    notes += [f"{r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for _, r in properties.iterrows()]
-    flips = [_flip(r) for _, r in chosen[chosen["flips"]].iterrows()]
-    notes += ["* Another verdict in another view of the same runs: " + "; ".join(flips) + "."] if flips else []
     margins = {m: _margin(rows) for m, rows in chosen.groupby("measure", sort=False)}
     caption = MEANING.format(margins=", ".join(f"{m} {margin}" for m, margin in margins.items()))
-    caption += (
-        f" Numbers: {method} minus rival, scale 0 to 1; of variance and time rival over {method}; the interval is 95% for this "
-    )
-    caption += "comparison alone, the verdict is after correction for all comparisons of a measure."
-    if len(lacking):
-        caption += " On part of the tasks, because it refuses the rewards of the others: "
-        caption += ", ".join(lacking["rival"].drop_duplicates()) + "."
-    return [frame(pd.DataFrame(rows), caption, csv, cards=True, groups=groups), text(*notes)]
+    caption += f" Numbers: {method} minus rival, scale 0 to 1"
+    caption += f"; of {' and '.join(m for m in measures if m in RATIOS)} rival over {method}" if set(measures) & set(RATIOS) else ""
+    caption += ". Intervals: 95%, this comparison alone; verdicts: corrected for all comparisons of a measure."
+    lacking = chosen.loc[chosen["left_out"] > 0, "rival"].drop_duplicates()
+    caption += f" On part of the tasks, because it refuses the others' rewards: {', '.join(lacking)}." if len(lacking) else ""
+    for r in properties.to_dict("records"):
+        caption += f" {r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration."
+    return [frame(pd.DataFrame(rows), caption, csv, cards=True, groups=groups)]
 
 
 def _margin(rows):
@@ -147,48 +139,56 @@ def _margin(rows):
     return f"±{100 * margin:g}%" if rows["measure"].iloc[0] in RATIOS else f"±{margin:g}"
 
 
-def _verdict_cell(row):
+def _verdict_cell(row, view=""):
+    """A verdict with its number and interval; of the main view with what other views say where it flips."""
     if row is None:
         return cell("-")
-    star = "*" if row["flips"] else ""
-    if _none(row["effect"]):
-        return cell(f"{MARKS[row['verdict']]}{star}", f"verdict {row['verdict']}", note="no results of both")
-    effect = number(row["effect"], row["measure"] not in RATIOS)
-    note = interval(row["low"], row["high"])
-    note += f", {row['seeds_factor']:.1f} × {UNIT.get(row['measure'], 'seeds')}" if not _none(row["seeds_factor"]) else ""
-    note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
-    return cell(f"{MARKS[row['verdict']]}{star} {effect}", f"verdict {row['verdict']}", note=note)
+    verdict, prefix = (row[view], f"{view}: ") if view else (row["verdict"], "")
+    effect, low, high = (row.get(f"{prefix}{column}") for column in ("effect", "low", "high"))
+    if _none(effect):
+        return cell(MARKS.get(verdict, "-"), f"verdict {verdict}" if verdict else "", note="no results of both" if verdict else "")
+    note = interval(low, high, short)
+    if not view:
+        note += f" {row['seeds_factor']:.1f}×" if not _none(row["seeds_factor"]) else ""
+        note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
+        note += "".join(
+            f", {SHORT[v]}\u00a0{MARKS[row[v]]}"
+            for v in SHORT
+            if row["flips"] and row.get(v) in {*MARKS} - {row["verdict"], "undecided"}
+        )
+    star = "*" if not view and row["flips"] else ""
+    return cell(f"{MARKS[verdict]}{star} {short(effect, '' if row['measure'] in RATIOS else '+')}", f"verdict {verdict}", note=note)
 
 
-def _flip(row):
-    others = ", ".join(f"{row[view]} ({view})" for view in _views(row) if row[view] not in ("", row["verdict"]))
-    return f"{row['measure']} against {row['rival']}, {row['aggregate']}: {row['verdict']}, but {others}"
-
-
-def _views(row):
-    return VIEWS[row["measure"]][1:]
+def protocols(verdicts, csv="tables/claims.csv"):
+    """Verdicts at the shared learning rate beside those with every estimator at its own best, on the swept tasks."""
+    rows = verdicts[verdicts[PROTOCOLS[1]].isin(MARKS)] if PROTOCOLS[1] in verdicts else []
+    if not len(rows):
+        return []
+    columns = {"rival": rows["rival"], "measure": rows["measure"], "tasks of": rows["aggregate"]}
+    columns |= {view.split(",")[0]: [_verdict_cell(row, view) for row in rows.to_dict("records")] for view in PROTOCOLS}
+    columns["depends on the protocol"] = ["yes" if depends else "" for depends in rows["depends"]]
+    caption = (
+        "On the swept tasks alone. Shared: one rate a task, the best mean rank over all default estimators. Own best: every "
+        "estimator at the rate that did best for it on tuning seeds, in cells of their own."
+    )
+    changed = rows[rows["depends"]]
+    said = [f"{r['measure']} against {r['rival']} ({r['aggregate']})" for r in changed.to_dict("records")]
+    words = f"{count(len(said), 'verdict')} of {len(rows)} depend on the protocol: {'; '.join(said)}." if said else ""
+    words = words or f"None of {len(rows)} verdicts depends on the protocol."
+    return [text(words), frame(pd.DataFrame(columns), caption, csv, fold=len(rows) > 20)]
 
 
 def every_verdict(verdicts, csv="tables/claims.csv"):
     """Each comparison behind a verdict, with its reason and its other views."""
     if not len(verdicts):
         return None
-    data = pd.DataFrame(
-        {
-            "measure": verdicts["measure"],
-            "rival": verdicts["rival"],
-            "tasks of": verdicts["aggregate"],
-            "verdict": verdicts["verdict"],
-            "effect": spans(verdicts, "effect", "low", "high"),
-            "tasks": verdicts["num_tasks"],
-            "pairs": verdicts["num_pairs"],
-            "other views": [
-                "; ".join(f"{v.removeprefix('at ')}: {r[v]}" for v in _views(r) if r[v]) for _, r in verdicts.iterrows()
-            ],
-            "more seeds": ["" if _none(f) else f"{f:.1f} × as many" for f in verdicts["seeds_factor"]],
-            "reason": verdicts["reason"],
-        }
-    )
+    rows = verdicts.to_dict("records")
+    data = verdicts[["measure", "rival", "aggregate", "verdict"]].rename(columns={"aggregate": "tasks of"})
+    data = data.assign(effect=spans(verdicts, "effect", "low", "high"), tasks=verdicts["num_tasks"], pairs=verdicts["num_pairs"])
+    data["other views"] = ["; ".join(f"{v.removeprefix('at ')}: {r[v]}" for v in VIEWS[r["measure"]][1:] if r[v]) for r in rows]
+    data["more seeds"] = ["" if _none(f) else f"{f:.1f} × as many" for f in verdicts["seeds_factor"]]
+    data["reason"] = verdicts["reason"]
     return frame(data, "Pairs: pairs of seeds; for the variance groups of samples.", csv, fold=True)
 
 
@@ -239,6 +239,119 @@ def ladder_ends(data, ks=(1, 16)):
     shown = shown.sort_values("task", key=lambda c: c.map({t: i for i, t in enumerate(dict.fromkeys(c))}), kind="stable")
     caption = "Tasks whose rewards are 0 or 1: one sample and the best of 16; mean over seeds with its 95% interval."
     return frame(shown, caption, "tables/ladder.csv", fold=len(shown) > 30)
+
+
+# ------------------------------------------------------------------------------------------------------- what trains more
+
+
+def pending(results, study):
+    """One line where a study that trains has no table yet, or not on all the tasks declared for it."""
+    tasks = results.absent.get(study, [])
+    where = f" on {', '.join(tasks)}" if study in results.trained and tasks else ""
+    return text(f"Not computed yet{where}: `make repro-studies`.") if where or study not in results.trained else None
+
+
+def rates_table(data):
+    caption = (
+        "The rate of each estimator's best mean max@K; the rate of the best mean rank over all of them; the rate of the task file."
+    )
+    shown = data.assign(**{t: [number(v, digits=5).rstrip("0") for v in data[t].astype(float)] for t in data if t != "estimator"})
+    return frame(shown, caption)
+
+
+def k_trained_said(data, margin):
+    """In words: does training for K maximise max@K? Counted over tasks, estimators that use K, and every K that was trained for."""
+    rows = data[~data["fixed"] & data["gap"].notna() & (data["k"] != data["evaluated"])] if len(data) else data
+    if not len(rows):
+        return None
+    cells = rows.groupby(["task", "estimator", "evaluated"], sort=False)
+    above, far = (cells[column].max() for column in ("low", "gap"))
+    lost = rows[rows["low"] > 0].sort_values("gap", ascending=False, kind="stable")
+    said = f"Training for K = k gives the best max@k, or none is surely better, in {(~(above > 0)).sum()} of {len(above)} cases"
+    said += f" (task, estimator, k); it is at most {margin:g} below the best in {(far <= margin + 1e-9).sum()}."
+    for r in lost.head(1).to_dict("records"):
+        said += (
+            f" The largest loss: {r['estimator']} on {r['task']}, training for {r['k']} is {short(r['gap'])} above training for "
+            f"{r['evaluated']} in max@{r['evaluated']} [{short(r['low'])}, {short(r['high'])}]."
+        )
+    return text(said + " Intervals are 95%, paired by seed, of one comparison.")
+
+
+def off_policy_table(data):
+    shown = data[["task", "estimator"]].assign(**{"1 epoch": data["on"], "2 epochs, clip .2": data["off"]})
+    for column, name in (
+        ("change", "change"),
+        ("lead on", "behind the method, 1 epoch"),
+        ("lead off", "behind the method, 2 epochs"),
+    ):
+        shown[name] = spans(data, column, f"{column} low", f"{column} high", sign=True)
+    caption = "max@K after training, mean over seeds; differences with 95% intervals, paired by seed."
+    return frame(shown, caption, "tables/off_policy.csv")
+
+
+def power_table(data):
+    """Spread, seeds and the width reached; probability of each verdict at true differences, a block of four columns each."""
+    truths = list(dict.fromkeys(c.split(" at ")[1] for c in data if " at " in c and c.split(" at ")[0] in MARKS))
+    plan = {
+        "seeds_for_it": "seeds needed",
+        "half_width": "width reached",
+        "aimed_at": "aimed at",
+        "seeds": "seeds",
+        "spread": "spread",
+    }
+    columns = {"task": data["task"], "rival": data["rival"]} | {plan[c]: data[c] for c in reversed(plan) if c in data}
+    head, groups = len(columns), []
+    for truth in truths:
+        found = {f"{truth}: {MARKS[v]}": data[f"{v} at {truth}"] for v in MARKS if f"{v} at {truth}" in data}
+        columns |= {name: [number(v, digits=2) for v in values] for name, values in found.items()}
+        groups.append((f"true difference {truth}", len(found)))
+    caption = (
+        "Spread: standard deviation over seeds of max@K, maxpo minus rival. Width: half of the 95% interval. Then the chance of a "
+        "verdict (✓ supported, ✗ contradicted, = equivalent, ? undecided) on this task alone, were the true difference so large."
+    )
+    return frame(pd.DataFrame(columns), caption, "studies/power.csv", groups=[("", head), *groups] if groups else ())
+
+
+RULE = (
+    "The rule, written before these numbers existed (docs/default-estimators.md): an estimator joins the default list when its "
+    "mean max@K over these tasks is within .01 of, or above, the best default estimator's, and no identical formula is there."
+)
+
+
+def cheap_blocks(data):
+    """Who would join the default list, by the rule; then every estimator's differences to the method."""
+    rows = data[data["task"] == "mean"]
+    joins = rows[rows["joins"]]
+    same = rows[rows["same_as"] != ""]
+    said = [f"{r['estimator']} ({short(r['best'], '+')})" for r in joins.to_dict("records")]
+    told = (
+        f"By it these would join: {', '.join(said)}; in brackets, minus the best default." if said else "By it nobody would join."
+    )
+    if len(same):
+        told += f" The same numbers on every seed: {', '.join(f'{r.estimator} and {r.same_as}' for r in same.itertuples())}."
+    shown = rows[["estimator"]].assign(**{"what it is": [about(e) for e in rows["estimator"]], "max@K": rows["max_at_k"]})
+    shown["minus the best default"] = [number(v, sign=True) for v in rows["best"].astype(float)]
+    for task in dict.fromkeys(data["task"]):
+        one = data[data["task"] == task].set_index("estimator").reindex(rows["estimator"])
+        shown[f"minus maxpo: {task}"] = spans(one, "gap", "low", "high", sign=True)
+    shown["default list"] = ["is there" if r.default else "joins" if r.joins else "" for r in rows.itertuples()]
+    caption = (
+        "max@K after training, scale 0 to 1; differences paired by seed with 95% intervals. A mean over fewer tasks has no max@K."
+    )
+    return [text(RULE, told), frame(shown, caption, "tables/estimators.csv", fold=True)]
+
+
+def wall_table(data):
+    """Seconds of training per seed, a row per estimator, a column per task."""
+    if not len(data):
+        return None
+    wide = data.pivot(index="estimator", columns="task", values="training")
+    wide = wide.reindex(index=data["estimator"].drop_duplicates(), columns=data["task"].drop_duplicates()).reset_index()
+    caption = (
+        "Seconds of training per seed, as each cell recorded it, evaluation left out. Cells ran hours apart, maybe on several "
+        "machines: for comparisons see the steps above, which alternate in one process."
+    )
+    return frame(wide, caption, "tables/wall_clock.csv")
 
 
 def cell_table(data):

@@ -6,15 +6,18 @@ import re
 import time
 from pathlib import Path
 
+import pandas as pd
+
 from maxpo_bench.machine import files
-from maxpo_bench.report import figures, figures_variance, load, page, tables, verdicts, words
+from maxpo_bench.report import figures, load, page, tables, verdicts, words
 from maxpo_bench.settings import claims
 from maxpo_bench.studies import TIMED, style
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
-OWN_SECTION = ("properties", "power", "learning_rate", *TIMED)  # TIMED: in the last section, the rest of the report reads no time
+OWN_SECTION = ("properties", "power", *TIMED)  # TIMED: in the last section, the rest of the report reads no time
 PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
 SVG_TOTAL = 5_000_000  # bytes of drawings in the page; more, and the larger ones are linked instead of carried
+NO_CHEAP = "Every registered estimator trained on the cheap tasks. Not computed yet: `make repro-estimators`."
 FLOATS = "%.6g"  # of the tables: what a processor's rounding moves is far behind it
 
 
@@ -26,6 +29,7 @@ def build(root="."):
     scale = load.scales(results)
     judged, by_task, properties = verdicts.judge(results, declared)
     timed = (judged["measure"] == "time") if len(judged) else []
+    trained, none = results.trained, pd.DataFrame()
     data = {
         "claims": judged[~timed] if len(judged) else judged,
         "time": judged[timed] if len(judged) else judged,
@@ -38,13 +42,19 @@ def build(root="."):
         "exact": tables.exact(results),
         "variance": tables.variance(results),
         "wall_clock": tables.wall_clock(results),
+        "learning_rate": tables.learning_rate(trained["learning_rate"]) if "learning_rate" in trained else none,
+        "k_trained": tables.k_trained(trained["k_trained"]) if "k_trained" in trained else none,
+        "group_size": tables.group_sizes(trained["group_size"]) if "group_size" in trained else none,
+        "off_policy": tables.off_policy(trained["off_policy"]) if "off_policy" in trained else none,
+        "estimators": tables.cheap(results, scale),
     }
     data["curves"] = tables.wide_curves(data["curves_by_task"], results, scale)
     out, latex = results.root / "results", tables.latex(data["cells"], results)
     drawn = _draw(results, declared, data, out / "figures")
     studies = {name: _study(results, name, table, out / "figures") for name, table in results.studies.items()}
-    kept = {path for path, _ in _flat(drawn, studies)} | {f"{name}.csv" for name in data} | {"max_at_k.tex"}
-    for name, table in data.items():
+    shown = {name: table for name, table in data.items() if len(table.columns)}
+    kept = {path for path, _ in _flat(drawn, studies)} | {f"{name}.csv" for name in shown} | {"max_at_k.tex"}
+    for name, table in shown.items():
         text = table.to_csv(index=False, float_format=FLOATS, lineterminator="\n")
         files.write_bytes(out / "tables" / f"{name}.csv", text.encode())
     files.write_bytes(out / "tables" / "max_at_k.tex", latex.encode())
@@ -56,7 +66,7 @@ def build(root="."):
     context = {
         "title": TITLE,
         "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), declared["method"]),
-        "terms": words.TERMS,
+        "terms": f"{declared['method']} is {words.about(declared['method'])}. {words.TERMS}",
         "sections": _sections(results, declared, data, properties, drawn, studies, latex),
         "colours": page.palette(results),
     }
@@ -73,17 +83,19 @@ def _draw(results, declared, data, folder):
     margin = margin_of(declared)
     made = {
         "answer": figures.answer(data["claims"], results, margin),
-        "regime_map": figures_variance.regime_map(results.studies.get("regimes")),
+        "regime_map": figures.regime_map(results.studies.get("regimes")),
         "collapse": figures.collapse(data["collapse"], results),
         "tasks_max": figures.single_tasks(data["claims_by_task"], results, "max@K", margin),
         "tasks_pass": figures.single_tasks(data["claims_by_task"], results, "pass@1", margin),
         "curves_max": figures.learning_curves(data["curves_by_task"], results, "max_at_k"),
         "curves_pass": figures.learning_curves(data["curves_by_task"], results, "pass_at_1"),
         "ladder": figures.ladder(data["ladder"], results),
-        "variance_ratio": figures_variance.variance_ratio(data["variance"], results),
-        "snr": figures_variance.signal_to_noise(data["variance"], results),
-        "learning_rate": figures.learning_rate(results.studies.get("learning_rate"), results),
-        "wall_clock": figures.wall_clock(data["wall_clock"], results),
+        "variance_ratio": figures.variance_ratio(data["variance"], results),
+        "snr": figures.signal_to_noise(data["variance"], results),
+        "learning_rate": figures.learning_rate(data["learning_rate"], results),
+        "k_trained": figures.k_trained(data["k_trained"]),
+        "group_size": figures.group_size(data["group_size"], results),
+        "estimators": figures.estimators(data["estimators"]),
     }
     for found in made.values():
         for stem, figure, _ in found:
@@ -127,7 +139,7 @@ def _study(results, name, table, folder):
 
 
 def _sections(results, declared, data, properties, drawn, studies, latex):
-    method, measures = declared["method"], ("max@K", "pass@1", "gradient variance")
+    method, trained, measures = declared["method"], results.trained, ("max@K", "pass@1", "gradient variance")
 
     def shown(group, csv):
         return [page.figure(made, csv) for made in drawn[group]]
@@ -169,18 +181,43 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
             page.text(f"No usable results/variance/<task>.csv: {', '.join(unmeasured)}." if unmeasured else ""),
         ),
     ]
-    if "learning_rate" in studies:
-        sections.append(
-            page.section(
-                "Learning rates",
-                *shown("learning_rate", "studies/learning_rate.csv"),
-                page.text("One rate for all estimators of a task may favour some: the shared one is that with the best mean rank."),
-            )
-        )
-    if "power" in studies:
-        sections.append(page.section("How many seeds a verdict takes", *of_study("power", table=True)))
+    sections += [
+        page.section(
+            "Learning rates",
+            page.pending(results, "learning_rate"),
+            *shown("learning_rate", "tables/learning_rate.csv"),
+            page.rates_table(tables.learning_rates(trained["learning_rate"], results)) if "learning_rate" in trained else None,
+            page.pending(results, "own_best"),
+            *page.protocols(data["claims"]),
+        ),
+        page.section(
+            "K, N and off-policy",
+            page.heading("Does training for K maximise max@K?"),
+            page.pending(results, "k_trained"),
+            page.k_trained_said(data["k_trained"], margin_of(declared)),
+            *shown("k_trained", "tables/k_trained.csv"),
+            page.heading("Many small groups or few large ones, for the same number of samples"),
+            page.pending(results, "group_size"),
+            *shown("group_size", "tables/group_size.csv"),
+            page.heading("Two passes over each batch, clipped, as trainers do"),
+            page.pending(results, "off_policy"),
+            page.off_policy_table(data["off_policy"]) if len(data["off_policy"]) else None,
+        ),
+        page.section(
+            "How many seeds a verdict takes",
+            *of_study("power")[:1],
+            page.power_table(results.studies["power"])
+            if "power" in studies
+            else page.text("Not computed yet: `make repro-studies`."),
+        ),
+        page.section(
+            "All estimators",
+            *shown("estimators", "tables/estimators.csv"),
+            *(page.cheap_blocks(data["estimators"]) if len(data["estimators"]) else [page.text(NO_CHEAP)]),
+        ),
+    ]
     if "properties" in studies:
-        sections.append(page.section("The estimators", *of_study("properties", table=True)))
+        sections.append(page.section("The estimators", page.text(words.OBJECTIVES), *of_study("properties", table=True)))
     others = [
         block for name in studies if name not in OWN_SECTION for block in [page.heading(studies[name]["title"]), *of_study(name)]
     ]
@@ -200,7 +237,7 @@ def _sections(results, declared, data, properties, drawn, studies, latex):
     )
     costs = [block for name in TIMED if name in studies for block in [page.heading(studies[name]["title"]), *of_study(name)]]
     warning = page.text("Everything above repeats on any machine; times do not. Nothing above was computed from them.")
-    sections.append(page.section("Time", warning, *times, *shown("wall_clock", "tables/wall_clock.csv"), *costs))
+    sections.append(page.section("Time", warning, *times, page.wall_table(data["wall_clock"]), *costs))
     return sections
 
 

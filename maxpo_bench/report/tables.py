@@ -7,6 +7,7 @@ import pandas as pd
 
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
+from maxpo_bench.studies.learning_rate import best_rates, shared_rate
 from maxpo_bench.studies.style import REFERENCE
 
 TRAINING_PHASES = ("sample", "reward", "advantage", "update")
@@ -178,6 +179,121 @@ def exact(results):
     columns = ["task", "estimator", "difference", "low", "high", "outside", "num_seeds", "p"]
     table = pd.DataFrame(rows, columns=columns)
     return table.assign(p_holm=statistics.holm([None if pd.isna(p) else p for p in table["p"]]))
+
+
+# ------------------------------------------------------------------------------------------------- studies that train
+
+JOINS_WITHIN = 0.01  # docs/default-estimators.md
+
+
+def learning_rate(table):
+    """max@K after training by task, estimator and rate: mean over tuning seeds with its 95% interval."""
+    groups = table.sort_values("lr", kind="stable").groupby(["task", "estimator", "lr"], sort=False)["max_at_k"]
+    found = pd.DataFrame(dict(zip(("max_at_k", "low", "high"), bands(groups), strict=True)))
+    return found.assign(num_seeds=groups.count()).dropna(subset=["max_at_k"]).reset_index()
+
+
+def learning_rates(table, results):
+    """Rates by task, from the raw table: each estimator's own best, the one of the best mean rank, the one in use."""
+    columns, shared = {}, ("best mean rank", "in use, shared")
+    for task in [t for t in results.tasks if t in set(table["task"])]:
+        rows, used = table[table["task"] == task], getattr(results.tasks[task], "optimiser", {}).get("lr")
+        columns[task] = best_rates(rows) | dict(zip(shared, (shared_rate(rows)[0], used), strict=True))
+    found = pd.DataFrame(columns)
+    order = [e for e in (*results.estimators, *shared) if e in found.index]
+    return found.reindex(order).rename_axis("estimator").reset_index()
+
+
+def k_trained(table):
+    """max@k for every evaluated k after training for every K: a row per task, estimator, K trained and k; mean over seeds.
+
+    gap: minus that of the policy trained for k itself, paired by seed, with its 95% interval; none where nothing was trained for k.
+    fixed: the estimator gives the same whatever K it is told.
+    """
+    ks = sorted(int(c.removeprefix("max_at_")) for c in table if c.removeprefix("max_at_").isdigit())
+    long = table.melt(["task", "estimator", "k", "seed"], [f"max_at_{k}" for k in ks], "evaluated", "max")
+    long["evaluated"] = long["evaluated"].str.removeprefix("max_at_").astype(int)
+    same = long.groupby(["task", "estimator", "evaluated", "seed"], sort=False)["max"].agg(np.ptp) <= 1e-9
+    fixed = same.groupby(["task", "estimator"], sort=False).all().rename("fixed").reset_index()
+    own = long[long["k"] == long["evaluated"]].drop(columns="k").rename(columns={"max": "own"})
+    long = long.merge(own, on=["task", "estimator", "evaluated", "seed"], how="left")
+    groups = long.assign(gap=long["max"] - long["own"]).groupby(["task", "estimator", "k", "evaluated"], sort=False)
+    found = pd.DataFrame({"max_at_k": groups["max"].mean()})
+    found["gap"], found["low"], found["high"] = bands(groups["gap"])
+    return found.assign(num_seeds=groups["max"].count()).reset_index().merge(fixed, on=["task", "estimator"])
+
+
+def group_sizes(table, method=REFERENCE):
+    """max@K by N at a fixed number of samples, per task and estimator; see _with_gaps."""
+    return _with_gaps(table, ["task", "estimator", "group_size"], ["max_at_k"], [], method)
+
+
+def off_policy(table, method=REFERENCE):
+    """max@K with one pass over each batch and with several under a clip, their paired difference, and the method's lead in both."""
+    rows = []
+    for (task, estimator), mine in table.groupby(["task", "estimator"], sort=False):
+        one, several = (_values(mine[part]) for part in (mine["epochs"] == 1, mine["epochs"] > 1))
+        other = table[(table["task"] == task) & (table["estimator"] == method)]
+        leads = [(_values(other[other["epochs"] == 1]), one), (_values(other[other["epochs"] > 1]), several)]
+        row = {"task": task, "estimator": estimator, "on": np.mean([*one.values()] or [np.nan])}
+        row["off"] = np.mean([*several.values()] or [np.nan])
+        for name, pair in (("change", (several, one)), ("lead on", leads[0]), ("lead off", leads[1])):
+            if name == "change" or estimator != method:
+                found = statistics.mean_interval(statistics.pair(*pair)[0])
+                row |= {name: found.estimate, f"{name} low": found.low, f"{name} high": found.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _values(rows):
+    return rows.dropna(subset=["max_at_k"]).set_index("seed")["max_at_k"].to_dict()
+
+
+def cheap(results, scale, method=REFERENCE):
+    """All estimators on the cheap tasks: max@K minus the method's, paired by seed, scale 0 to 1, a row per estimator and task and
+    one for the mean of its tasks; and who joins the default list by the rule of docs/default-estimators.md.
+
+    best: mean max@K minus that of the best default estimator, over all cheap tasks. same_as: a default estimator, or one that
+    joins, with the same numbers on every seed of every task.
+    """
+    tasks = [t for t in dict.fromkeys(t for t, _ in results.cheap) if t in scale and results.cheap.get((t, method))]
+    values = {}
+    for (task, estimator), cell in results.cheap.items():
+        if task in tasks and cell.values("max@K"):
+            low, high = scale[task]
+            values.setdefault(estimator, {})[task] = {s: (v - low) / (high - low) for s, v in cell.values("max@K").items()}
+    if not set(values) - set(results.estimators) or method not in values:
+        return pd.DataFrame()
+    for task in tasks:  # the seeds that the newcomers run
+        shared = set().union(*(v[task] for e, v in values.items() if task in v and e not in results.estimators))
+        for found in values.values():
+            found |= {task: {s: v for s, v in found[task].items() if s in shared or not shared}} if task in found else {}
+    whole = {e: np.mean([np.mean([*v[t].values()]) for t in tasks]) for e, v in values.items() if set(v) == set(tasks)}
+    best = max((whole[e] for e in results.estimators if e in whole), default=math.nan)
+    kept, rows = [e for e in results.estimators if e in values], []
+    order = sorted(values, key=lambda e: (e not in whole, -round(float(whole.get(e, 0)), 9)))
+    for estimator in order:
+        mine, default = values[estimator], estimator in results.estimators
+        same = "" if default else next((e for e in kept if _equal(values[e], mine)), "")
+        joins = bool(not default and not same and estimator in whole and whole[estimator] >= best - JOINS_WITHIN - 1e-9)
+        kept += [estimator] if joins else []
+        gaps = {t: statistics.pair(mine[t], values[method][t])[0] for t in mine if t in values[method]}
+        intervals = {t: statistics.mean_interval(v) for t, v in gaps.items()} | {"mean": statistics.task_mean_interval(gaps)}
+        known = {"num_tasks": len(gaps), "max_at_k": whole.get(estimator), "best": whole.get(estimator, math.nan) - best}
+        known |= {"default": default, "same_as": same, "joins": joins}
+        for task, found in intervals.items():
+            row = {"estimator": estimator, "task": task, "gap": found.estimate, "low": found.low, "high": found.high}
+            rows.append(row | {"num_seeds": found.num_pairs} | known)
+    return pd.DataFrame(rows)
+
+
+def _equal(first, second):
+    return set(first) == set(second) and all(
+        first[t].keys() == second[t].keys() and all(abs(v - second[t][s]) < 1e-9 for s, v in first[t].items()) for t in first
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- the rest
 
 
 def wall_clock(results):

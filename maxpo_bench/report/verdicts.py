@@ -3,7 +3,8 @@
 Every effect is turned so that above 0 (a ratio: above 1) favours the method. A claim is a family: its rivals x aggregates are
 judged together by statistics.decide. The same family is judged again on other views of the same runs (half of the steps, area under
 the curve; every estimator at its own best learning rate, over the swept tasks; for the variance the initial and the final
-policies): a decided verdict that is decided otherwise there `flips`.
+policies): a decided verdict that is decided otherwise there `flips`. Whether it depends on the protocol of learning rates is seen
+on the swept tasks alone, at the shared rate and at everybody's own best.
 """
 
 import math
@@ -15,9 +16,11 @@ from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
 
+PROTOCOLS = ("shared rate, swept tasks", "own best rates, swept tasks")
+TRAINED = ("after training", "at half of the steps", "area under the curve", *PROTOCOLS)
 VIEWS = {  # measure -> the view that is judged, and those beside it
-    "max@K": ("after training", "at half of the steps", "area under the curve", "own best learning rates"),
-    "pass@1": ("after training", "at half of the steps", "area under the curve", "own best learning rates"),
+    "max@K": TRAINED,
+    "pass@1": TRAINED,
     "gradient variance": ("all policies", "initial policy", "final policy"),
     "time": ("a step",),
 }
@@ -29,7 +32,8 @@ def judge(results, declared):
     """(verdicts, by_task, properties), three DataFrames. declared: claims.yaml as settings.claims.read gives it.
 
     verdicts: a row for each claim, rival and aggregate: verdict, effect, low, high (95%, for this comparison alone), num_pairs,
-    tasks, seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason.
+    tasks, seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason; where
+    learning rates were swept, effect and interval under both PROTOCOLS, and whether the verdict `depends` on them.
     by_task: intervals on single tasks, without verdict. properties: true or false by enumeration.
     """
     rows, singles = [], []
@@ -39,9 +43,13 @@ def judge(results, declared):
         main, *others = VIEWS[claim["measure"]]
         for key, row in found[main].items():
             for view in others:
-                row[view] = found[view][key]["verdict"] if key in found[view] else ""
-            decided = {row[view] for view in others} - {"", "undecided", row["verdict"]}
+                other = found[view].get(key, {"verdict": ""})
+                row[view] = other["verdict"]
+                if view in PROTOCOLS:
+                    row |= {f"{view}: {column}": other.get(column) for column in ("effect", "low", "high")}
+            decided = {row[view] for view in others if view not in PROTOCOLS} - {"", "undecided", row["verdict"]}
             row["flips"] = bool(decided) and row["verdict"] != "undecided"
+            row["depends"] = len({row.get(view, "") for view in PROTOCOLS}) > 1
             rows.append(row)
         for (rival, task), value in views[main].items():
             if not isinstance(value, str):
@@ -155,10 +163,13 @@ def _trained(results, method, measure, rivals):
     """The views of a measure after training. A task is "not applicable" where either estimator refuses its rewards."""
     scale = load.scales(results) if measure == "max@K" else {}
     values = {view: {} for view in VIEWS[measure]}
-    after, half, area, own_best = values.values()
-    swept = {task for task, _ in results.own_best}  # an estimator without a cell there has its best rate in the shared one
-    own_best |= {key: results.own_best.get(key, cell).values(measure) for key, cell in results.cells.items() if key[0] in swept}
+    after, half, area, shared, own_best = values.values()
+    swept = {task for task, _ in results.own_best}
     after |= {key: cell.values(measure) for key, cell in results.cells.items()}
+    shared |= {key: found for key, found in after.items() if key[0] in swept}
+    own_best |= shared | {
+        key: cell.values(measure) for key, cell in results.own_best.items()
+    }  # no cell: the shared rate is its best
     for key, rows in results.curves.groupby(["task", "estimator"], sort=False):
         wide = rows.pivot(index="seed", columns="step", values=load.METRICS[measure]).dropna()
         if len(wide) and len(wide.columns) > 2:  # first and last only: no half, and an area of nothing in between
@@ -170,7 +181,7 @@ def _trained(results, method, measure, rivals):
     found = {view: {} for view in values}
     for view, known in values.items():
         for rival in rivals:
-            for task in (t for t in results.tasks if known is not own_best or t in swept):
+            for task in (t for t in results.tasks if view not in PROTOCOLS or t in swept):
                 cells = [results.cells.get((task, e), load.Cell(task, e, "missing")) for e in (method, rival)]
                 differences, _ = statistics.pair(*(known.get((task, c.estimator), {}) for c in cells))
                 low, high = scale.get(task, (0.0, 1.0))

@@ -25,9 +25,9 @@ ABOUT = {
 }
 TERMS = (
     "N samples of one prompt or start state are a group; K is how many tries count. max@k is the expected best reward of k "
-    "samples, pass@k the chance that one of k passes, pass@1 that a single one does. J_K is max@K as the objective of "
-    "training, J_1 the mean reward."
+    "samples, pass@k the chance that one of k passes, pass@1 that a single one does."
 )
+OBJECTIVES = "J_K is max@K as the objective of training, J_1 the mean reward; a bias is measured against them."
 ALIKE = {  # geometry of the regime study -> what kind of policy that is
     "10 contexts of 10 arms": "10 prompts, 10 arms",
     "orthogonal": "very many parameters",
@@ -63,30 +63,35 @@ def listed(names, most=5):
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]])) if names else ""
 
 
-def first_sentences(verdicts, regimes, method="maxpo"):
-    """At most five sentences of at most 25 words: for each purpose a default to use and what is decided, then the baseline."""
-    said = []
-    for measure, purpose in (("max@K", "the best of K samples"), ("pass@1", "a single answer")):
-        rows = verdicts[(verdicts["measure"] == measure) & (verdicts["aggregate"] == "all")] if len(verdicts) else verdicts
-        rows = rows.sort_values("effect", key=lambda e: -e.astype(float).round(9), kind="stable") if len(rows) else rows
-        if not len(rows) or rows["effect"].isna().all():
-            said.append(f"No rival can be compared in {measure} yet: run the pipeline; what was run is under State of the cells.")
-            continue
-        ahead = rows[(rows["verdict"] == "contradicted") & (rows["left_out"] == 0)]
-        if len(ahead):
-            best = ahead.iloc[-1]
-            said.append(
-                f"For {purpose} use {best['rival']}: its {measure} is {-best['effect']:.3f} above {method}'s, mean of "
-                f"{best['num_tasks']} tasks."
-            )
-        else:
-            said.append(f"For {purpose} use {method} by default: no rival is shown to be ahead of it in {measure} over all tasks.")
-        said.append(_standing(f"In {measure} {method} is", {v: list(rows.loc[rows["verdict"] == v, "rival"]) for v in STANDING}))
-    said.append(_baseline(verdicts, regimes, method))
+def first_sentences(verdicts, regimes, method="maxpo", nearest="pkpo"):
+    """At most five sentences of at most 25 words: a default to use for the best of K, what is decided, the nearest rival, what the
+    baseline does, and a default for a single answer."""
+    best, one = (_default(verdicts, measure, purpose, method) for measure, purpose in PURPOSES.items())
+    standing = _standing(f"In max@K {method} is", best[1]) if best[1] else ""
+    joined = one[0].split(": no rival")[0]  # the default and who it is ahead of in one sentence
+    single = _standing(f"{joined}: in pass@1 it is", one[1]) if one[1] and joined != one[0] else one[0]
+    said = [best[0], standing, _nearest(verdicts, method, nearest), _baseline(verdicts, regimes, method, nearest), single]
     return [sentence for sentence in said if sentence]
 
 
+PURPOSES = {"max@K": "the best of K samples", "pass@1": "a single answer"}
 STANDING = {"supported": "ahead of", "contradicted": "behind", "equivalent": "equivalent to", "undecided": "undecided against"}
+
+
+def _default(verdicts, measure, purpose, method):
+    """(the sentence that names a default, {verdict: rivals} over all tasks)."""
+    rows = verdicts[(verdicts["measure"] == measure) & (verdicts["aggregate"] == "all")] if len(verdicts) else verdicts
+    if not len(rows) or rows["effect"].isna().all():
+        return f"No rival can be compared in {measure} yet: run the pipeline; what was run is under State of the cells.", {}
+    rows = rows.sort_values("effect", key=lambda e: -e.astype(float).round(9), kind="stable")
+    standing = {v: list(rows.loc[rows["verdict"] == v, "rival"]) for v in STANDING}
+    ahead = rows[(rows["verdict"] == "contradicted") & (rows["left_out"] == 0)]
+    if not len(ahead):
+        said = f"For {purpose} use {method} by default: no rival is shown to be ahead of it in {measure} over all tasks."
+        return said, standing
+    best = ahead.iloc[-1]
+    above = f"its {measure} is {short(-best['effect'])} above {method}'s, mean of {count(best['num_tasks'], 'task')}"
+    return f"For {purpose} use {best['rival']}: {above}.", standing
 
 
 def _standing(start, by_verdict):
@@ -99,14 +104,32 @@ def _standing(start, by_verdict):
     return sentence
 
 
+def short(value, sign=""):
+    """.017, or +.017 with sign "+": three decimals and no leading zero."""
+    if abs(value) < 0.0005:
+        return "0"
+    return f"{value:{sign}.3f}".replace("0.", ".", 1) if abs(value) < 0.9995 else f"{value:{sign}.3f}"
+
+
+def _nearest(verdicts, method, nearest):
+    """What is known of max@K against the nearest rival on each group of tasks."""
+    rows = verdicts[(verdicts["measure"] == "max@K") & (verdicts["rival"] == nearest)] if len(verdicts) else verdicts
+    rows = rows.dropna(subset=["effect"]) if len(rows) else rows
+    parts = [
+        f"{short(r['effect'], '+')} on {r['aggregate']} ({r['verdict']})" for _, r in rows.iterrows() if r["aggregate"] != "all"
+    ]
+    who = f"{nearest}, which lacks its baseline," if (nearest, method) == ("pkpo", "maxpo") else f"the nearest rival, {nearest},"
+    return f"Over {who} {method}'s lead in max@K is {', '.join(parts)}." if parts else ""
+
+
 EFFECT = {"supported": "lowers it", "contradicted": "raises it", "equivalent": "keeps it", "undecided": "leaves it open"}
 
 
-def _baseline(verdicts, regimes, method):
+def _baseline(verdicts, regimes, method, nearest):
     """What the method's baseline does to the variance: on the tasks' own policies, and on the map of regimes; "" without either."""
     if not len(verdicts):
         return ""
-    rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == "pkpo")].dropna(subset=["effect"])
+    rows = verdicts[(verdicts["measure"] == "gradient variance") & (verdicts["rival"] == nearest)].dropna(subset=["effect"])
     rows = rows[rows["aggregate"] != "all"] if len(rows) > 1 else rows
     parts, last = [], None
     for _, r in rows.iterrows():
@@ -114,11 +137,11 @@ def _baseline(verdicts, regimes, method):
         parts.append(where if r["verdict"] == last else f"{EFFECT[r['verdict']]} on {where}")
         last = r["verdict"]
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
-        ratios = regimes.loc[regimes["estimator"] == "pkpo", "ratio"]
-        raised = f"in {(ratios < 1 - 1e-9).sum()}/{len(ratios)} regimes"
+        ratios = regimes.loc[regimes["estimator"] == nearest, "ratio"]
+        raised = f"in {(ratios < 1 - 1e-9).sum()}/{len(ratios)} cases"
         parts.append(f"and {raised}" if last == "contradicted" else f"raises it {raised}")
     if not parts:
         return ""
     parts[0] = parts[0].replace(" it", " gradient variance", 1)
-    sentences = [f"Against pkpo, {method}'s baseline {', '.join(parts[: len(parts) - cut])}." for cut in range(len(parts))]
+    sentences = [f"Against {nearest}, {method}'s baseline {', '.join(parts[: len(parts) - cut])}." for cut in range(len(parts))]
     return next(s for s in sentences if len(s.split()) <= 25)

@@ -1,14 +1,16 @@
 """The report from results that are missing, broken or edited: each is told with its reason, none is a crash."""
 
 import json
+import math
 import shutil
 
+import pandas as pd
 import pytest
 import synthetic
+from pages import EVIL
 
-from maxpo_bench.report import build, load
-
-EVIL = '<script>alert("x")</script> | **b** & [l](http://x)'
+from maxpo_bench.report import build, figures, load, tables, verdicts
+from maxpo_bench.settings import claims
 
 
 def test_no_results_at_all(tmp_path):
@@ -79,3 +81,70 @@ def test_a_failed_base_is_the_reason_of_its_cells(tmp_path):
     assert cell.status == "failed" and cell.reason == f"the base stage failed: {EVIL}"
     base.write_text(json.dumps({"status": "ok"}))
     assert load.read(root).cells["maze", "pkpo"].status == "missing"
+
+
+def test_bad_cells_are_listed_with_reasons_and_not_used(built):
+    cells = pd.read_csv(built / "results" / "tables" / "cells.csv").set_index(["task", "estimator"])
+    assert cells.loc[("maze", "rloo"), "status"] == "missing"
+    assert cells.loc[("maze", "pkpo"), "status"] == "failed" and cells.loc[("maze", "pkpo"), "reason"] == EVIL
+    assert cells.loc[("frozenlake", "rloo"), "status"] == "diverged" and cells.loc[("frozenlake", "rloo"), "max@K"] > 0
+    assert "seed 2: left out" in cells.loc[("frozenlake", "pkpo"), "reason"] and cells.loc[("frozenlake", "pkpo"), "num_seeds"] == 9
+    assert cells.loc[("frozenlake", "passk_training"), "status"] == "failed"
+    assert cells.loc[("bandit", "passk_training"), "status"] == "not_applicable"
+    text = (built / "results" / "report.md").read_text()
+    state = text[text.index("## State of the cells") :]
+    for needed in ("no metrics.json", "loss is NaN at step 12", "left out", "rewards must be 0 or 1"):
+        assert needed in state
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_few_seeds_get_no_interval_anywhere(tmp_path, seeds):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"), seeds=seeds, studies=False)
+    results = load.read(root)
+    scale = load.scales(results)
+    for table in (
+        tables.cells(results),
+        tables.curves(results),
+        tables.ladders(results),
+        tables.overall(results, scale),
+        tables.collapse(results, scale),
+        verdicts.judge(results, claims.read(root / "claims.yaml"))[1].query("measure != 'gradient variance'"),
+    ):
+        for column in [c for c in table.columns if c.endswith(("low", "high"))]:
+            assert table[column].isna().all(), column
+    assert build(root) == 0
+    assert "fewer than 3 seeds on maze" in (root / "results" / "claims.json").read_text()
+
+
+def test_snr_says_what_is_not_shown(tmp_path):
+    root = synthetic.write(tmp_path, ("maze", "bandit"), ("pkpo", "maxpo"), studies=False)
+    synthetic.edit_table(root, "variance/maze.csv", lambda t: t.assign(
+        snr_low=t["snr"] - 0.5, snr_high=t["snr"] + 0.5, snr=t["snr"].where(t.index > 0, -0.01)))  # fmt: skip
+    (root / "results" / "variance" / "bandit.csv").unlink()
+    results = load.read(root)
+    table = tables.variance(results)
+    ((_, figure, caption),) = figures.signal_to_noise(table, results)
+    assert "not shown: maze 1" in caption and "same 256 groups" in caption and "at 1 policy" in caption
+    bars = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
+    assert len(bars) == len(table) - 1 and min(bar.min() for bar in bars) > 0
+    assert build(root) == 0
+    assert "No usable results/variance/&lt;task&gt;.csv: bandit" in (root / "results" / "report.md").read_text()
+
+
+def test_what_is_no_longer_declared_disappears(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"), studies=False)
+    (root / "results" / "figures").mkdir()
+    (root / "results" / "figures" / "study_old.svg").write_bytes(b"")
+    build(root)
+    assert not (root / "results" / "figures" / "study_old.svg").exists()
+
+
+def test_equal_seeds_render_without_an_interval(tmp_path):
+    root = synthetic.write(tmp_path, ("maze",), ("pkpo", "maxpo"))
+    for estimator in ("pkpo", "maxpo"):
+        synthetic.edit(root, "maze", estimator, lambda m: m["final"].update({"max@K": [0.5] * 10}))
+    assert build(root) == 0
+    row = pd.read_csv(root / "results" / "tables" / "cells.csv").set_index("estimator").loc["maxpo"]
+    assert row["max@K"] == 0.5 and math.isnan(row["max@K low"])
+    gaps = pd.read_csv(root / "results" / "tables" / "claims_by_task.csv").query("measure == 'max@K'")
+    assert gaps["low"].isna().all() and gaps["reason"].str.contains("no spread").all()

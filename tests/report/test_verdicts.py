@@ -135,11 +135,15 @@ def test_a_verdict_that_depends_on_the_learning_rates_says_so(project):
         metrics = json.loads(path.read_text())
         metrics["final"]["max@K"] = [v + 0.3 for v in metrics["final"]["max@K"]]
         path.write_text(json.dumps(metrics))
+    shared, own = verdicts.PROTOCOLS
     found = row(judge(project)[0], "pkpo")
-    assert found["verdict"] == "supported" and found["own best learning rates"] == "contradicted" and found["flips"]
-    assert row(judge(project)[0], "rloo")["own best learning rates"] != "contradicted"
-    said = page.matrix(judge(project)[0], pd.DataFrame(), "maxpo", ("max@K",))[1]["paragraphs"][-1]
-    assert "max@K against pkpo, all: supported, but" in said and "contradicted (own best learning rates)" in said
+    assert (found["verdict"], found[shared], found[own]) == ("supported", "supported", "contradicted") and found["depends"]
+    assert found[f"{shared}: effect"] == pytest.approx(0.1, abs=0.01) and found[f"{own}: high"] < 0
+    other = row(judge(project)[0], "rloo")
+    assert other[shared] == other[own] and not other["depends"]
+    said, table = page.protocols(judge(project)[0])
+    assert "max@K against pkpo (all)" in said["paragraphs"][0] and "max@K against rloo" not in said["paragraphs"][0]
+    assert sum(row[-1]["text"] == "yes" for row in table["rows"]) == said["paragraphs"][0].count(" against ")
 
 
 def test_half_of_the_steps_lies_between_evaluations(tmp_path):
