@@ -245,7 +245,7 @@ def test_gsm8k_is_ready_to_run_and_no_default():
     assert (data["prompt_column"], data["answer_column"]) == ("question", "answer")
     assert data["chat"] and data["template"].count("{prompt}") == 1 and "####" in data["template"]
     assert data["answer"] == "last_number" and data["answer_tolerance"] == 0
-    assert task.section("warm_start")["steps"] == 0 and task.section("device") == "auto"
+    assert task.section("warm_start")["steps"] == 0 and task.section("device") == "cuda"
     assert task.evaluation["samples"] == 64 and task.evaluation["prompts"] >= 128
     assert task.name not in yaml.safe_load((root() / "params.yaml").read_text())["tasks"]
 
