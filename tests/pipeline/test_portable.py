@@ -99,17 +99,26 @@ def hashes(*emulator):
         done = subprocess.run([*emulator, sys.executable, "-c", CODE], cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         paths = [path for path in sorted((folder / "results").rglob("*")) if path.is_file() and keeps(path)]
-        found = {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+        found = {path.relative_to(folder).as_posix(): hashlib.sha256(without_times(path)).hexdigest() for path in paths}
     return found, done.stdout.split()[-1]
 
 
 def keeps(path):
     """Whether a file must have the same bytes everywhere: not what says where it came from, and not times or drawings of them.
 
-    report.html holds every figure, those of times too; report.md and the other figures are looked at one by one.
+    report.html holds every figure, those of times too; report.md (see without_times) and the figures are looked at one by one.
     """
     elsewhere = path.name in ("provenance.json", "timing.json", "report.html")
     return not elsewhere and not any(word in path.name for word in ("time", "wall_clock"))
+
+
+def without_times(path):
+    """The bytes of a file; of report.md those before its last section, which holds the times."""
+    content = path.read_bytes()
+    if path.name == "report.md":
+        content, section, _ = content.partition(b"\n## Time\n")
+        assert section, "report.md has no section of times"
+    return content
 
 
 def pinned():
