@@ -113,7 +113,7 @@ def save_states(path, states):
 
 
 def load_states(path, seeds=None):
-    """{seed: state dict} of a file by save_states; of `seeds` alone where given. InputError when one is not there."""
+    """{seed: state dict} of a file by save_states, by number; of `seeds` alone, as given. InputError when one is not there."""
     names = _names(path)
     if seeds is not None:
         missing = [seed for seed in seeds if not any(name.startswith(f"{seed}/") for name in names)]
@@ -124,7 +124,7 @@ def load_states(path, seeds=None):
     for name, tensor in load_tensors(path, names)[0].items():
         seed, _, own = name.partition("/")
         states.setdefault(int(seed), {})[own] = tensor
-    return states
+    return {seed: states[seed] for seed in (sorted(states) if seeds is None else seeds)}  # the file has 10 before 2
 
 
 def saved_seeds(path):

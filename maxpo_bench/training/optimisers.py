@@ -11,6 +11,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 EPS = 1e-8
+LANES = 8  # float32 numbers of an AVX2 register
 
 
 class Optimiser:
@@ -39,7 +40,12 @@ class Optimiser:
         first, second, steps = ([entries[key] for entries in self.state.values()] for key in ("exp_avg", "exp_avg_sq", "step"))
         function, (beta1, beta2) = adam if self.name == "adam" else adamw, self.betas
         options = {"fused": True, "amsgrad": False, "beta1": beta1, "beta2": beta2, "eps": EPS, **common}
-        function(parameters, grads, first, second, [], steps, **options)
+        whole = [[_whole(tensor) for tensor in tensors] for tensors in (parameters, grads, first, second)]
+        function(*whole, [], steps, **options)
+        for tensors, stepped in ((parameters, whole[0]), (first, whole[2]), (second, whole[3])):
+            for tensor, new in zip(tensors, stepped, strict=True):
+                if new is not tensor:
+                    tensor.copy_(new[: tensor.numel()].view_as(tensor))
 
     def restore(self, state):
         """Go on from a saved `state`."""
@@ -53,6 +59,15 @@ def learning_rate(options, step):
     """The rate of a step (from 0): `lr` of a task's optimiser section, reached linearly over its `warmup_steps`."""
     warmup = options["warmup_steps"]
     return options["lr"] * min(1.0, (step + 1) / warmup if warmup else 1.0)
+
+
+def _whole(tensor):
+    """A tensor, or flat and with zeros at its end where it does not fill whole registers.
+
+    What is left over there, fused Adam rounds otherwise: the last seeds' bits would depend on how many run beside them.
+    """
+    missing = -tensor.numel() % LANES
+    return torch.nn.functional.pad(tensor.reshape(-1), (0, missing)) if missing else tensor
 
 
 def _start(parameter):

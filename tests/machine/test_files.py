@@ -67,3 +67,13 @@ def test_a_second_holder_of_a_lock_is_told_who_has_it(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert f"cell a-b is already being run by process {os.getpid()}" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_states_come_by_the_number_of_their_seed(tmp_path):
+    """Not by its text, by which 10 is before 2: each seed would train from another's base policy."""
+    path = tmp_path / "states.safetensors"
+    files.save_states(path, {seed: {"w": torch.full((2,), float(seed))} for seed in range(23)})
+    assert list(files.load_states(path)) == list(range(23))
+    for seeds in (range(23), (9, 10, 2), (21,)):
+        states = files.load_states(path, seeds)
+        assert list(states) == list(seeds) and all(state["w"][0] == seed for seed, state in states.items())

@@ -119,6 +119,18 @@ def test_a_seed_does_not_see_its_neighbours(task, finished, new_project):
     assert few == [line for line in among_four if line.split(",")[0] in ("seed", "0", "1")]
 
 
+def test_the_number_of_workers_changes_nothing_of_more_than_ten_networks(new_project):
+    """Each starts from its own base policy, whichever seeds stand in a job with it."""
+    tables = []
+    for count in ("1", "2", "5"):
+        project = new_project()
+        project.add("cartpole", seeds=12, steps=3)
+        for words in (("base", "cartpole"), ("train", "cartpole", "maxpo")):
+            assert project.run(*words, MAXPO_BENCH_WORKERS=count).code == 0
+        tables.append(project.curve("cartpole"))
+    assert tables[0] == tables[1] == tables[2]
+
+
 def test_how_often_is_checkpointed_changes_nothing(finished, from_base):
     project = from_base("maze")
     assert project.run("train", "maze", "maxpo", MAXPO_BENCH_CHECKPOINT_SECONDS="0").code == 0
