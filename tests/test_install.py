@@ -18,13 +18,11 @@ from packaging.utils import canonicalize_name
 from maxpo_bench import __version__, cli
 
 ROOT = Path(__file__).resolve().parents[1]
-CORE = ("advise", "check", "new-estimator")  # the commands that need no extra
+CORE = ("advise", "check", "doctor", "fetch-model", "new-estimator")  # the commands that need no extra
 SUITE = {
     "base": ["bandit"],
     "bench": [],
     "compare": [],
-    "doctor": [],
-    "fetch-model": ["smollm2"],
     "new-task": ["cart", "--env", "CartPole-v1"],
     "plan": [],
     "report": [],
@@ -35,6 +33,7 @@ SUITE = {
     "study": ["centring"],
     "summary": ["bandit"],
     "train": ["bandit", "maxpo"],
+    "trained": ["learning_rate", "bandit"],
     "variance": ["bandit"],
 }
 MINE = """
