@@ -31,6 +31,14 @@ def num_workers():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+_slot = 0
+
+
+def slot():
+    """The place among those that run at once, from 0, of the worker that asks; 0 outside of one."""
+    return _slot
+
+
 def single_thread():
     """One thread per process: results do not depend on the number of cores, and two processes do not fight for them."""
     import torch
@@ -85,18 +93,19 @@ def run(jobs, work, label, steps_per_job, workers=None):
         while waiting or running:
             while waiting and len(running) < workers:
                 index = waiting.pop(0)
+                place = min(set(range(workers)) - {place for _, _, place in running.values()})
                 receiver, sender = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(work, jobs[index], counters, index, sender, os.getpid()))
+                process = context.Process(target=_child, args=(work, jobs[index], counters, index, sender, os.getpid(), place))
                 # Held back until the child has its own handlers: a Ctrl-C in between would end in a traceback.
                 signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
                 try:
                     process.start()
-                    running[receiver] = (index, process)
+                    running[receiver] = (index, process, place)
                 finally:
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
                 sender.close()
             for receiver in wait(list(running), timeout=0.2):
-                index, process = running.pop(receiver)
+                index, process, _ = running.pop(receiver)
                 try:
                     kind, value = receiver.recv()
                 except EOFError:
@@ -117,7 +126,7 @@ def run(jobs, work, label, steps_per_job, workers=None):
             progress.update(sum(counters))
     finally:
         with _undisturbed():
-            _stop([process for _, process in running.values()])
+            _stop([process for _, process, _ in running.values()])
             progress.close()
     return results
 
@@ -147,7 +156,9 @@ def _stop(processes):
             process.join()
 
 
-def _child(work, job, counters, index, sender, parent):
+def _child(work, job, counters, index, sender, parent, place):
+    global _slot
+    _slot = place
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C and stops us
         signal.signal(signal.SIGTERM, _stopped)

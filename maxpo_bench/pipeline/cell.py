@@ -9,7 +9,7 @@ import os
 import platform
 import shutil
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from maxpo_bench.errors import Fault, InputError
@@ -65,10 +65,13 @@ def run_cell(name, estimator_name, results=None, seeds=None, overrides=None, fol
     of the task file's, see task_file.load. folder: where to write instead.
     """
     from maxpo_bench import problems
+    from maxpo_bench.training import shards
     from maxpo_bench.training.checkpoints import Checkpoints
     from maxpo_bench.training.loop import NotApplicable, train
 
     task, estimator = check_cell(name, estimator_name, overrides)
+    if shards.world_size() > 1 and not task.section("distributed"):
+        raise InputError(f"tasks/{task.path.name}: kind {task.kind} runs in one process a seed; leave torchrun out")
     seeds = list(task.reported_seeds if seeds is None else seeds)
     results = Path(results or root() / "results")
     where, base = folder, base_folder(task, results)
@@ -80,6 +83,10 @@ def run_cell(name, estimator_name, results=None, seeds=None, overrides=None, fol
     start, earlier = time.perf_counter(), 0.0  # earlier: seconds of the sessions before this one
 
     def work(job, tick):
+        with shards.joined(f"{label}-{job[0]}"):
+            trained(job, tick)
+
+    def trained(job, tick):
         problem = problems.build(task, job, base)
         checkpoints = Checkpoints(scratch, job)
         saved = checkpoints.load()
@@ -93,17 +100,23 @@ def run_cell(name, estimator_name, results=None, seeds=None, overrides=None, fol
         def after_step(run):
             nonlocal last_save
             tick(run.step)
+            if shards.rank():
+                return
             if time.monotonic() - last_save >= checkpoint_seconds() and run.step < task.steps:
                 checkpoints.save(run, problem, earlier + time.perf_counter() - start)
                 last_save = time.monotonic()
 
         with counting(problem):
             run = train(task, estimator, problem, states, run, after_step)
-        if saved is None or saved[1]["step"] < task.steps:
+        if not shards.rank() and (saved is None or saved[1]["step"] < task.steps):
             checkpoints.save(run, problem, earlier + time.perf_counter() - start)
         tick(run.step)
-        return None
 
+    if shards.rank():  # the first process of torchrun writes, and says how it ended; the others work for it
+        row_wise, max_workers = prepare(task, base)
+        with suppress(NotApplicable, Fault):
+            workers.run(jobs_of(seeds, row_wise), work, f"{label}, process {shards.rank()}", task.steps, max_workers)
+        return 0
     with files.lock(root() / ".resume" / "locks" / label, f"cell {label}"):
         base_rows, base_ladders = load_base(task, seeds, results)
         _discard_other_keys(scratch)

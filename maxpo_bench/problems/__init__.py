@@ -42,6 +42,9 @@ class Problem:
         self.task, self.seeds, self.base = task, tuple(seeds), base
         self.verifier_errors = 0  # samples whose reward could not be computed; counted, never silently 0
 
+    shards = None
+    """training.shards.Shards where a seed's groups are worked on shard by shard; None: all at once."""
+
     max_workers = None
     """Processes that may run at once; None: one per core."""
 
@@ -83,6 +86,10 @@ class Problem:
     def micro_batches(self, policy, batch, rows):
         """`rows` of the flattened S*G*N in the parts that one forward and backward takes at once (row_wise alone)."""
         return [rows]
+
+    def parts(self, batch, advantages):
+        """[(batch, its advantages)]: what this process takes gradients of, one after another."""
+        return [(batch, advantages)]
 
     def reference_log_probs(self, batch, rows=None):
         """The same under the base policy, for a KL term; only problems with a base policy have it."""

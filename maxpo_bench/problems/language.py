@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from maxpo_bench.errors import Fault, InputError
-from maxpo_bench.machine import files
+from maxpo_bench.machine import files, workers
 from maxpo_bench.policies import causal_lm, lora, pretrained, self_check
 from maxpo_bench.problems import Evaluation, Problem, verifiers
 from maxpo_bench.training import streams
+from maxpo_bench.training.shards import Shards, local_rank, world_size
 
 DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
 EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, at most; bounds the memory
@@ -61,7 +62,11 @@ class LanguageProblem(Problem):
             raise InputError(f"{task.path.name}: data.chat: the tokenizer of {name or 'a new model'} has no chat template")
         self.verify = verifiers.make(task.section("verifier"), self.source, strips=bool(name))
         self.device = find_device(task.section("device"), task.path.name)
-        self.max_workers = 1 if self.device.type == "cuda" else None  # seeds take turns on a GPU
+        self.max_workers = num_workers(task, self.device)
+        shards = (task.section("distributed") or {"shards": 1})["shards"]
+        if world_size() > 1 or shards > 1:
+            shards = Shards(shards, task.path.name)
+            self.shards = shards if shards.count > 1 else None
         sampling = task.section("sampling")
         self.max_new_tokens, self.temperature = sampling["max_new_tokens"], sampling["temperature"]
         self.stop, self.truncated_earns_nothing = sampling["stop"], sampling["truncated"] == "zero"
@@ -205,13 +210,28 @@ class LanguageProblem(Problem):
         rows, _ = self.split("train")
         prompts = streams.generator(self.task.name, self.seed, f"{purpose}-prompts", step)
         chosen = prompts.choice(len(rows), size=groups, replace=groups > len(rows))
-        noise = streams.generator(self.task.name, self.seed, purpose, step)
-        return self._sample_rows(policy, "train", chosen, noise, group_size)
+        noise = streams.generator(self.task.name, self.seed, purpose, step).random((groups, group_size, self.max_new_tokens))
+        if self.shards is None or purpose != "train":
+            return self._sample_rows(policy, "train", chosen, noise)
+        dealt = list(zip(self.shards.split(chosen), self.shards.split(noise), strict=True))
+        return [self._sample_rows(policy, "train", *dealt[shard]) for shard in self.shards.own]
 
-    def _sample_rows(self, policy, split, chosen, noise, group_size):
+    def parts(self, batch, advantages):
+        if self.shards is None:
+            return [(batch, advantages)]
+        dealt = advantages.chunk(self.shards.count, dim=1)
+        return [(part, dealt[shard]) for part, shard in zip(batch, self.shards.own, strict=True)]
+
+    def _of_all(self, batch, what):
+        """what(batch) [1, G, N]; of a step in shards, each shard's, put together in every process."""
+        if isinstance(batch, list):
+            return torch.cat(self.shards.exchange([what(part) for part in batch]), dim=1)
+        return what(batch)
+
+    def _sample_rows(self, policy, split, chosen, noise):
         rows, tokens = self.split(split)
         prompt_tokens, prompt_mask = self._left_pad([tokens[i] for i in chosen])
-        uniforms = torch.from_numpy(noise.random((len(chosen), group_size, self.max_new_tokens)))
+        uniforms = torch.from_numpy(noise)
         with self._precision():
             completions = causal_lm.sample_groups(
                 policy, prompt_tokens, prompt_mask, uniforms, self.eos_ids, self.pad_id, self.temperature, self._stops()
@@ -253,8 +273,30 @@ class LanguageProblem(Problem):
 
     def reward(self, batch):
         """The verifier's reward of each completion: [1, G, N] float64. A verifier that raises is counted: a Fault."""
-        rewards = [[reward for _, reward, _ in group] for group in self._judged(batch)]
-        return torch.tensor(rewards, dtype=torch.float64)[None]
+
+        def rewards(batch):
+            return torch.tensor([[reward for _, reward, _ in group] for group in self._judged(batch)], dtype=torch.float64)[None]
+
+        if not isinstance(batch, list):
+            return rewards(batch)
+        return torch.cat(self._judged_by_all([lambda part=part: rewards(part) for part in batch]), dim=1)
+
+    def _judged_by_all(self, work):
+        """What every shard's work gave, in order: own ones are done here. A verifier that raised anywhere raises everywhere."""
+        before, given = self.verifier_errors, []
+        for one in work:
+            counted = self.verifier_errors
+            try:
+                value, fault = one(), None
+            except Fault as error:
+                value, fault = None, str(error)
+            given.append((value, fault, self.verifier_errors - counted))
+        found = self.shards.exchange(given)
+        self.verifier_errors = before + sum(count for _, _, count in found)
+        for _, fault, _ in found:
+            if fault:
+                raise Fault(fault)
+        return [value for value, _, _ in found]
 
     def _judged(self, batch):
         """(text, reward, was it cut off) of each completion; equal completions of a prompt are decoded and judged once.
@@ -371,10 +413,10 @@ class LanguageProblem(Problem):
         return [*parts, part] if len(part) else parts
 
     def score_norms(self, batch):
-        return batch.completions.score_norms[None].cpu()
+        return self._of_all(batch, lambda part: part.completions.score_norms[None].cpu())
 
     def lengths(self, batch):
-        return batch.completions.lengths[None].cpu()
+        return self._of_all(batch, lambda part: part.completions.lengths[None].cpu())
 
     def _held_out(self, prompts):
         """Which held-out prompts an evaluation on `prompts` of them takes: always the first of one order."""
@@ -391,16 +433,36 @@ class LanguageProblem(Problem):
         """
         chosen = self._held_out(prompts)
         noise = streams.generator(self.task.name, self.seed, "evaluation", step)
-        rewards, distinct, entropy, num_tokens, cut_off = [], 0, 0.0, 0, 0
-        chunk = max(1, min(EVALUATION_ROWS, EVALUATION_LOGITS // len(self.tokenizer)) // samples)
-        for start in range(0, prompts, chunk):
-            batch = self._sample_rows(policy, "held_out", chosen[start : start + chunk], noise, samples)
-            judged = self._judged(batch)
-            rewards += [[reward for _, reward, _ in group] for group in judged]
-            distinct += sum(len({text for text, _, _ in group[:DISTINCT_SAMPLES]}) for group in judged)
-            cut_off += sum(was_cut_off for group in judged for _, _, was_cut_off in group)
-            entropy += batch.completions.token_entropies.double().sum().item()
-            num_tokens += int(batch.completions.lengths.sum())
+        size = max(1, min(EVALUATION_ROWS, EVALUATION_LOGITS // len(self.tokenizer)) // samples)
+
+        def judged(prompts, noise):
+            """(rewards, distinct, entropy, tokens, cut off) of some prompts, the last four as sums."""
+            rewards, distinct, entropy, num_tokens, cut_off = [], 0, 0.0, 0, 0
+            for start in range(0, len(prompts), size):
+                chunk = prompts[start : start + size]
+                uniforms = noise(chunk, start)
+                batch = self._sample_rows(policy, "held_out", chunk, uniforms)
+                found = self._judged(batch)
+                rewards += [[reward for _, reward, _ in group] for group in found]
+                distinct += sum(len({text for text, _, _ in group[:DISTINCT_SAMPLES]}) for group in found)
+                cut_off += sum(was_cut_off for group in found for _, _, was_cut_off in group)
+                entropy += batch.completions.token_entropies.double().sum().item()
+                num_tokens += int(batch.completions.lengths.sum())
+            return rewards, distinct, entropy, num_tokens, cut_off
+
+        def draw(chunk, _):
+            return noise.random((len(chunk), samples, self.max_new_tokens))
+
+        if self.shards is None:
+            found = [judged(chosen, draw)]
+        else:
+            dealt, uniforms = self.shards.split(chosen), self.shards.split(draw(chosen, 0))
+            own = [(dealt[shard], uniforms[shard]) for shard in self.shards.own]
+            found = self._judged_by_all(
+                [lambda p=p, u=u: judged(p, lambda chunk, start: u[start : start + len(chunk)]) for p, u in own]
+            )
+        rewards = [row for part in found for row in part[0]]
+        distinct, entropy, num_tokens, cut_off = (sum(part[i] for part in found) for i in range(1, 5))
         extras = {"distinct": [distinct / (prompts * min(samples, DISTINCT_SAMPLES))], "entropy": [entropy / num_tokens]}
         extras["truncated_share"] = [cut_off / (prompts * samples)]
         return Evaluation(torch.tensor(rewards, dtype=torch.float64)[None], extras)
@@ -416,10 +478,22 @@ class LanguageProblem(Problem):
         return scores.index_select(0, inverse)[None].cpu()
 
 
+def num_workers(task, device):
+    """Seeds at once, each in a process of its own: one per GPU, None for one per core; one where a seed has several processes."""
+    if world_size() > 1:
+        return 1
+    if device.type != "cuda":
+        return None
+    return torch.cuda.device_count() if task.section("device") == "auto" else 1
+
+
 def find_device(name, where):
     """The torch device of a task's `device` key. InputError when this machine has none of that name."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        mine = local_rank() if world_size() > 1 else workers.slot()
+        return torch.device("cuda", mine % torch.cuda.device_count())
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
         raise InputError(f"{where}: device: {name}: this machine has no such GPU; device: auto takes what there is")

@@ -110,6 +110,12 @@ class Sampling(Section):
     stop: list[Annotated[str, Field(min_length=1)]] = Field([], description="texts that end a completion where they appear")
 
 
+class Distributed(Section):
+    """One seed over several processes (torchrun)."""
+
+    shards: int = Field(1, ge=1, le=1024, description="parts of a step; as many processes as divide it give the same bytes")
+
+
 class Language(Common):
     """What the kinds of language tasks have in common."""
 
@@ -124,6 +130,7 @@ class Language(Common):
     warm_start: WarmStart = WarmStart(steps=0)
     sampling: Sampling
     verifier: Verifier = Verifier()
+    distributed: Distributed = Distributed()
 
     @model_validator(mode="after")
     def _starts_somewhere(self):
@@ -135,4 +142,14 @@ class Language(Common):
             )
         if not self.model.name and "warm_start" not in self.model_fields_set:
             raise ValueError("warm_start.steps: missing (supervised steps before the RL starts)")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_even(self):
+        shards, evaluation = self.distributed.shards, self.evaluation
+        counts = {"groups": self.groups, "evaluation.prompts": evaluation.prompts}
+        counts["evaluation.curve_prompts"] = evaluation.curve_prompts
+        for key, count in counts.items():
+            if count % shards:
+                raise ValueError(f"distributed.shards: {shards} does not divide {key} {count}")
         return self

@@ -79,30 +79,40 @@ def update(task, problem, policy, optimiser, batch, advantages, lr):
     clip, kl = loss_options["clip"], loss_options["kl"]
     num_seeds, num_samples = advantages.shape[0], advantages[0].numel()
     parameters = optimiser.parameters
-    flat = advantages.reshape(-1)
-    if problem.row_wise:
-        rows = torch.arange(flat.numel()) if kl else flat.nonzero().squeeze(-1)
-        size = loss_options["micro_batch"]
-        parts = rows.split(size) if size else problem.micro_batches(policy, batch, rows)
-        chunks = [(part, flat[part]) for part in parts if part.numel()]
-    else:
-        chunks = [(None, advantages)]
-    old, reference = [None] * len(chunks), [None] * len(chunks)
+    parts = [_chunks(problem, policy, part, own, loss_options) for part, own in problem.parts(batch, advantages)]
+    old = [[None] * len(chunks) for _, chunks in parts]
+    reference = [[None] * len(chunks) for _, chunks in parts]
     with torch.no_grad():
         if clip:
-            old = [problem.log_probs(policy, batch, chunk).detach() for chunk, _ in chunks]
+            old = [[problem.log_probs(policy, part, chunk).detach() for chunk, _ in chunks] for part, chunks in parts]
         if kl:
-            reference = [problem.reference_log_probs(batch, chunk) for chunk, _ in chunks]
+            reference = [[problem.reference_log_probs(part, chunk) for chunk, _ in chunks] for part, chunks in parts]
+
+    def backward(number):
+        part, chunks = parts[number]
+        for i, (chunk, chunk_advantages) in enumerate(chunks):
+            log_probs = problem.log_probs(policy, part, chunk)
+            loss = surrogate(log_probs, chunk_advantages.to(log_probs), old[number][i], clip)
+            if kl:
+                loss = loss + kl * kl_penalty(log_probs, reference[number][i])
+            (loss.sum() / num_samples).backward()
+
+    def gradients():
+        for number in range(len(parts)):
+            optimiser.zero_grad()
+            backward(number)
+            yield torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in parameters])
+
     health = torch.zeros(num_seeds, dtype=torch.float64)
     optimiser.lr = lr
     for _ in range(loss_options["epochs"]):
-        optimiser.zero_grad()
-        for i, (chunk, chunk_advantages) in enumerate(chunks):
-            log_probs = problem.log_probs(policy, batch, chunk)
-            loss = surrogate(log_probs, chunk_advantages.to(log_probs), old[i], clip)
-            if kl:
-                loss = loss + kl * kl_penalty(log_probs, reference[i])
-            (loss.sum() / num_samples).backward()
+        if problem.shards is None:
+            optimiser.zero_grad()
+            backward(0)
+        else:
+            total = problem.shards.add(gradients())
+            for parameter, own in zip(parameters, total.split([p.numel() for p in parameters]), strict=True):
+                parameter.grad = own.reshape(parameter.shape).clone()
         for parameter in parameters:
             if parameter.grad is None:  # no row had an advantage: still a step, as with a zero gradient
                 parameter.grad = torch.zeros_like(parameter)
@@ -110,6 +120,17 @@ def update(task, problem, policy, optimiser, batch, advantages, lr):
         optimiser.step()
         health += _guard_parameters(parameters, num_seeds)
     return health.tolist()
+
+
+def _chunks(problem, policy, batch, advantages, loss_options):
+    """(batch, [(rows or None, their advantages)]): what goes through the model at once."""
+    if not problem.row_wise:
+        return batch, [(None, advantages)]
+    flat = advantages.reshape(-1)
+    rows = torch.arange(flat.numel()) if loss_options["kl"] else flat.nonzero().squeeze(-1)
+    size = loss_options["micro_batch"]
+    chunks = rows.split(size) if size else problem.micro_batches(policy, batch, rows)
+    return batch, [(chunk, flat[chunk]) for chunk in chunks if chunk.numel()]
 
 
 def _guard_gradients(parameters, num_seeds, max_norm):

@@ -308,7 +308,7 @@ def test_evaluation_extras_equal_hand_computed_ones(problem, monkeypatch, at_onc
     entropies = [[1.0, 1.0, 2.0, 1.0, 2.0, 1.0, 1.0, 1.0, 0.5, 0.25], [3.0, *[0.0] * 9]]
     drawn = []
 
-    def sample(policy, split, chosen, noise, samples):
+    def sample(policy, split, chosen, noise):
         start = len(drawn)
         drawn.extend(chosen)
         return by_hand(problem, texts[start : len(drawn)], entropies[start : len(drawn)])
