@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from maxpo_bench.policies.reading import MANY_TOKENS, Completions, kept, plain_log_probs, positions, sample, score
 from maxpo_bench.policies.self_check import TOLERANCE, way_of
 
+MICRO_BATCH = 2**29  # float32 numbers of a forward and backward: 2 GB
+
 
 def from_config(model, num_tokens, pad_id, eos_id, context, seed):
     """A fresh float32 model of the task file's `model` section. The initial weights depend on seed alone."""
@@ -134,3 +136,28 @@ def _score_one_by_one(model, prompt_tokens, prompt_mask, tokens, lengths, temper
             gradients = torch.autograd.grad(log_prob, parameters, allow_unused=True, materialize_grads=True)
             scores.append(torch.cat([gradient.flatten() for gradient in gradients]).float())
     return torch.stack(scores)
+
+
+def micro_batches(config, rows, group_size, num_prompt, num_tokens, vocabulary):
+    """`rows` in parts that one forward and backward hold in MICRO_BATCH numbers, a group in one part where it fits.
+
+    Counted: the logits of completions four times, 24 hidden states a layer of each token, the prompt's keys and values.
+    """
+    if len(rows) == 0:
+        return []
+    config = config.get_text_config(decoder=True)
+    width = config.num_hidden_layers * config.hidden_size
+    row = num_tokens * (4 * vocabulary + 24 * width) + 4 * num_prompt * width
+    most = max(1, (MICRO_BATCH - 24 * num_prompt * width) // (row + 24 * num_prompt * width // group_size))
+    if len(rows) <= most:
+        return [rows]
+    parts, part = [], rows[:0]
+    for own in torch.split(rows, torch.unique_consecutive(rows // group_size, return_counts=True)[1].tolist()):
+        if len(part) and len(part) + len(own) > most:
+            parts.append(part)
+            part = rows[:0]
+        part = torch.cat([part, own])
+        while len(part) > most:
+            parts.append(part[:most])
+            part = part[most:]
+    return [*parts, part] if len(part) else parts

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 
 from maxpo_bench.errors import Fault, InputError
-from maxpo_bench.machine import files, workers
+from maxpo_bench.machine import files
 from maxpo_bench.policies import causal_lm, lora, pretrained, self_check
 from maxpo_bench.problems import Evaluation, Problem, verifiers
 from maxpo_bench.training import streams
-from maxpo_bench.training.shards import Shards, local_rank, world_size
+from maxpo_bench.training.devices import find_device, num_workers
+from maxpo_bench.training.shards import Shards, world_size
 
 DISTINCT_SAMPLES = 8  # the rate depends on how many are compared: the same number at every evaluation
 EVALUATION_ROWS = 4096  # completions sampled at once while evaluating, at most; bounds the memory
-MICRO_BATCH = 2**29  # float32 numbers of a forward and backward: 2 GB
 EVALUATION_LOGITS = 2**25  # and their logits: a real vocabulary has 50,000 tokens and more
 
 
@@ -387,30 +387,9 @@ class LanguageProblem(Problem):
             return self.log_probs(self._reference, batch, rows)
 
     def micro_batches(self, policy, batch, rows):
-        """`rows` in parts that one forward and backward hold in MICRO_BATCH numbers, a group in one part where it fits.
-
-        Counted: the logits of completions four times, 24 hidden states a layer of each token, the prompt's keys and values.
-        """
-        if len(rows) == 0:
-            return []
-        config = policy.config.get_text_config(decoder=True)
-        width = config.num_hidden_layers * config.hidden_size
         num_prompt, num_tokens = batch.prompt_tokens.shape[1], int(batch.completions.lengths.max())
-        row = num_tokens * (4 * len(self.tokenizer) + 24 * width) + 4 * num_prompt * width
-        group = batch.completions.tokens.shape[1]
-        most = max(1, (MICRO_BATCH - 24 * num_prompt * width) // (row + 24 * num_prompt * width // group))
-        if len(rows) <= most:
-            return [rows]
-        parts, part = [], rows[:0]
-        for own in torch.split(rows, torch.unique_consecutive(rows // group, return_counts=True)[1].tolist()):
-            if len(part) and len(part) + len(own) > most:
-                parts.append(part)
-                part = rows[:0]
-            part = torch.cat([part, own])
-            while len(part) > most:
-                parts.append(part[:most])
-                part = part[most:]
-        return [*parts, part] if len(part) else parts
+        group_size = batch.completions.tokens.shape[1]
+        return causal_lm.micro_batches(policy.config, rows, group_size, num_prompt, num_tokens, len(self.tokenizer))
 
     def score_norms(self, batch):
         return self._of_all(batch, lambda part: part.completions.score_norms[None].cpu())
@@ -476,28 +455,6 @@ class LanguageProblem(Problem):
             policy, batch.prompt_tokens[prompt_of], batch.prompt_mask[prompt_of], tokens, lengths, self.temperature
         )
         return scores.index_select(0, inverse)[None].cpu()
-
-
-def num_workers(task, device):
-    """Seeds at once, each in a process of its own: one per GPU, None for one per core; one where a seed has several processes."""
-    if world_size() > 1:
-        return 1
-    if device.type != "cuda":
-        return None
-    return torch.cuda.device_count() if task.section("device") == "auto" else 1
-
-
-def find_device(name, where):
-    """The torch device of a task's `device` key. InputError when this machine has none of that name."""
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        mine = local_rank() if world_size() > 1 else workers.slot()
-        return torch.device("cuda", mine % torch.cuda.device_count())
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= (torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        raise InputError(f"{where}: device: {name}: this machine has no such GPU; device: auto takes what there is")
-    return device
 
 
 PROBLEM = LanguageProblem

@@ -9,6 +9,7 @@ import yaml
 from maxpo_bench import cli
 from maxpo_bench.errors import InputError
 from maxpo_bench.machine import files
+from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import build
 from maxpo_bench.settings import task_file
 from maxpo_bench.training import loop
@@ -236,8 +237,6 @@ def test_a_cell_with_adapters_runs_and_keeps_them_alone(folder, tmp_path, monkey
 
 
 def test_micro_batches_keep_groups_whole_and_add_up_to_the_same_gradient(folder, monkeypatch):
-    from maxpo_bench.problems import language
-
     task = load(folder, "sums", data={"digits": [1]}, model=pretrained(folder))
     problem = build(task, (0,))
     policy = problem.initial_policy()
@@ -245,7 +244,7 @@ def test_micro_batches_keep_groups_whole_and_add_up_to_the_same_gradient(folder,
     assert [part.tolist() for part in problem.micro_batches(policy, batch, rows)] == [rows.tolist()]
     seen, gradients = set(), []
     for budget in (2**29, 2**16, 2**15, 1):
-        monkeypatch.setattr(language, "MICRO_BATCH", budget)
+        monkeypatch.setattr(causal_lm, "MICRO_BATCH", budget)
         parts = problem.micro_batches(policy, batch, rows)
         assert torch.equal(torch.cat(parts), rows) and all(len(part) for part in parts)
         seen.add(tuple(map(len, parts)))

@@ -10,10 +10,11 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from maxpo_bench.errors import InputError
 from maxpo_bench.estimators import get
+from maxpo_bench.machine import workers
 from maxpo_bench.policies import causal_lm
 from maxpo_bench.problems import build, language
 from maxpo_bench.settings import task_file
-from maxpo_bench.training import warm_start
+from maxpo_bench.training import devices, warm_start
 from maxpo_bench.training.checkpoints import Checkpoints
 from maxpo_bench.training.loop import train
 
@@ -191,7 +192,7 @@ def test_bf16_changes_little(monkeypatch):
 
 def test_the_device_key(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert language.find_device("auto", "t.yaml") == language.find_device("cpu", "t.yaml") == CPU
+    assert devices.find_device("auto", "t.yaml") == devices.find_device("cpu", "t.yaml") == CPU
     for name in ("cuda", "cuda:1"):
         task = small()
         task.sections["device"] = name
@@ -200,10 +201,22 @@ def test_the_device_key(monkeypatch):
         assert "\n" not in str(caught.value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert language.find_device("auto", "t.yaml") == language.find_device("cuda", "t.yaml") == GPU
-    assert language.find_device("cuda:0", "t.yaml") == torch.device("cuda:0")
+    assert devices.find_device("auto", "t.yaml") == torch.device("cuda:0") and devices.find_device("cuda", "t.yaml") == GPU
+    assert devices.find_device("cuda:0", "t.yaml") == torch.device("cuda:0")
     with pytest.raises(InputError, match="no such GPU"):
-        language.find_device("cuda:1", "t.yaml")
+        devices.find_device("cuda:1", "t.yaml")
+
+
+def test_seeds_go_over_the_gpus_there_are(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for slot, index in ((0, 0), (1, 1), (2, 0)):
+        monkeypatch.setattr(workers, "_slot", slot)
+        assert devices.find_device("auto", "t.yaml") == torch.device("cuda", index)
+    task = small()
+    assert [devices.num_workers(task, device) for device in (CPU, GPU)] == [None, 2]
+    task.sections["device"] = "cuda"
+    assert devices.num_workers(task, GPU) == 1
 
 
 def test_an_unknown_device_is_said_on_load(tmp_path):
