@@ -1,6 +1,7 @@
 """The plan of the house: rooms side by side, imports one way. A newcomer finds things by it, so it is held."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,13 @@ def test_the_plan_names_every_room():
 def test_what_a_newcomer_looks_for_lies_where_the_plan_says(path, text):
     files = [PACKAGE / path] if path.endswith(".py") else (PACKAGE / path).glob("*.py")
     assert any(text in file.read_text() for file in files)
+
+
+def test_ci_runs_every_part_of_its_budget():
+    root = PACKAGE.parent
+    table = (root / "CONTRIBUTING.md").read_text().split("## What CI spends")[1].split("| together |")[0]
+    minutes = [int(number) for number in re.findall(r"\| (\d+) \|$", table, flags=re.MULTILINE)]
+    parts = re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE)
+    lines = [line.split("#")[0].split("||")[0].strip() for line in (root / ".ci" / "run").read_text().splitlines()]
+    assert ".ci/peers" in parts and [part for part in parts if part not in lines] == []
+    assert sum(minutes) <= 90
