@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -118,7 +119,7 @@ def test_a_set_without_one_answer_is_judged_by_its_scorer_or_refused():
         made.demonstrations(np.random.default_rng(0), 3)
 
 
-@pytest.mark.parametrize("dataset,text", [("boxnet", "1"), ("boxnet", "[[1]]"), ("coin_flip", "1e999"), ("game_of_life", "{}")])
+@pytest.mark.parametrize("dataset,text", [("boxnet", "1"), ("boxnet", "[[1]]"), ("game_of_life", "{}")])
 def test_a_scorer_that_raises_gives_0_and_is_counted(dataset, text):
     made = source(dataset=dataset, scorer="own", num_train=6, num_held_out=2)
     row = {key: values[0] for key, values in made.rows("train").items()}
@@ -131,6 +132,38 @@ def test_a_scorer_that_takes_anything_is_refused(monkeypatch):
 
     monkeypatch.setattr(DATASETS["chain_sum"][0], "score_answer", lambda self, answer, entry: 1.0)
     with pytest.raises(InputError, match="chain_sum: its scorer takes .* for an answer"):
+        source(scorer="own")
+
+
+@pytest.mark.parametrize("dataset, words", [
+    ("coin_flip", "'0' for the answer '0"),  # compares printed prefixes
+    ("gsm_symbolic", "'-[0-9.]+' for the answer '[0-9]"),  # reads the first digits anywhere
+    ("time_intervals", "two answers, 'RIGHTWRONG'"), ("fraction_simplification", "two answers, 'RIGHTWRONG'"),
+])  # fmt: skip
+def test_a_scorer_that_pays_wrong_answers_is_refused(dataset, words):
+    with pytest.raises(InputError, match=f"rg.yaml: data.dataset: {dataset}: its scorer takes .*{words}.*; use scorer: exact"):
+        source(dataset=dataset, scorer="own", num_train=16, num_held_out=8)
+    made = source(dataset=dataset, num_train=16, num_held_out=8)
+    row = first_row(made)
+    assert made.verify(row, row["answer"]) == 1 and made.verify(row, row["answer"] + "9") == 0
+
+
+@pytest.mark.parametrize("score, refused", [
+    (lambda given, answer: given.startswith(answer), True),
+    (lambda given, answer: answer.startswith(given), True),
+    (lambda given, answer: given.endswith(answer), True),
+    (lambda given, answer: answer in given, True),
+    (lambda given, answer: answer in given.split(), True),
+    (lambda given, answer: answer.lstrip("-") == given.lstrip("-"), True),
+    (lambda given, answer: answer in given.split()[-1:], False),  # reads the last word
+    (lambda given, answer: float(answer) == float(given), False),
+])  # fmt: skip
+def test_prefixes_substrings_and_lost_signs_are_found(monkeypatch, score, refused):
+    from reasoning_gym.factory import DATASETS
+
+    monkeypatch.setattr(DATASETS["chain_sum"][0], "score_answer", lambda self, answer, entry: score(answer, entry["answer"]))
+    monkeypatch.setattr("maxpo_bench.problems.prompts.reasoning_gym.GARBAGE", ["zzz"])
+    with pytest.raises(InputError, match="chain_sum: its scorer takes .*; use scorer: exact") if refused else nullcontext():
         source(scorer="own")
 
 

@@ -5,7 +5,8 @@ seeds share most of their questions. A question on both sides of the border is d
 Some sets depend on the order of Python's sets, which differs from process to process: all items are made in a process of
 their own with a fixed order, and a set that still differs the second time is refused.
 Its scorers are graded and some parse with sympy or eval, which run text as code. So by default a completion is compared
-with the data set's answer; `data.scorer: own` asks the data set's scorer instead, and is refused where that evaluates.
+with the data set's answer; `data.scorer: own` asks the data set's scorer instead, and is refused where that evaluates, or
+pays a wrong answer: another number (up to 1% away, since some round), or two answers in one text.
 """
 
 import functools
@@ -16,6 +17,7 @@ import re
 import subprocess
 import sys
 import traceback
+from fractions import Fraction
 
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.problems.prompts import ASCII, CONTEXT, PromptSource
@@ -24,6 +26,10 @@ MAX_CHARACTERS = 200  # of a text that a scorer gets to see, where no answer of 
 PROBED = 4  # items that the scorer is tried on
 SECONDS_PER_ITEM, SECONDS_AT_LEAST = 2, 120
 GARBAGE = ["", "None", "zzz", "(((", "[]", "{}", '{"a": 1}', "[[1]]", "1e999", "-", "?" * 60, "a b c\nd e f"]
+SPACED = {"{0} {1}", "{1} {0}"}  # a scorer may read the first answer of a text or the last, not either
+JOINED = {*SPACED, "{0}{1}", "{1}{0}"}
+OFF = 0.01  # of a number: what scorers that round may take for the same one
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(/0*[1-9][0-9]*)?")
 _EVALUATES = re.compile(r"sympy|parse_expr|\beval\(|\bexec\(|literal_eval|compile\(|subprocess|pickle|yaml\.")
 
 
@@ -98,7 +104,25 @@ class Source(PromptSource):
                 for text in GARBAGE:
                     if text.strip() != (row["answer"] or "").strip() and self.verify(row, text) != 0:
                         raise InputError(f"{name}: its scorer takes {text[:20]!r} for an answer to item {row['index']}")
+        if not exact:
+            for rows in self._split_rows.values():
+                self._try_wrong_answers(name, rows)
         self.unscored = 0
+
+    def _try_wrong_answers(self, name, rows):
+        """InputError where the set's scorer pays another number, or a text with two answers wherever the right one stands."""
+        advice = "; use scorer: exact, which compares with the whole answer"
+        answers = list(dict.fromkeys(filter(None, rows["answer"])))
+        for index, answer in list(zip(rows["index"], rows["answer"], strict=True))[:PROBED]:
+            row, others = {"index": index, "answer": answer}, [text for text in answers if text != answer][:2]
+            for text in other_numbers(answer or ""):
+                if self.verify(row, text) != 0:
+                    raise InputError(f"{name}: its scorer takes {text[:20]!r} for the answer {answer[:20]!r}{advice}")
+            paid = {way for way in JOINED if answer and all(self.verify(row, way.format(answer, other)) for other in others)}
+            guilty = paid - SPACED or (paid if paid == SPACED else ())
+            if others and guilty:
+                shown = min(guilty).format("RIGHT", "WRONG")
+                raise InputError(f"{name}: its scorer takes a text with two answers, {shown!r}, for a right one{advice}")
 
     def rows(self, split):
         return self._split_rows[split]
@@ -142,6 +166,25 @@ class Source(PromptSource):
         except Exception:  # scorers take texts apart as if they were answers, and raise whatever comes of it
             self.unscored += 1
             return 0.0
+
+
+def other_numbers(answer):
+    """Texts near an answer that are other numbers, by more than OFF; none where the answer is no number."""
+    if not _NUMBER.fullmatch(answer):
+        return []
+    texts = [
+        f"-{answer}",
+        answer.removeprefix("-"),
+        answer[:-1],
+        answer[:1],
+        "0",
+        "1",
+        *(f"{answer}{end}" for end in "059"),
+        f"9{answer}",
+    ]
+    value = Fraction(answer)
+    others = [(text, Fraction(text)) for text in texts if _NUMBER.fullmatch(text)]
+    return [text for text, other in others if abs(other - value) > OFF * max(abs(other), abs(value))]
 
 
 @functools.lru_cache(maxsize=4)  # pure; forked workers inherit it
