@@ -28,7 +28,7 @@ def rerecord(tasks, root=None):
     """Prove and record again what is stale of tasks (of all where none is given). Returns the exit code.
 
     0 when all that were stale are recorded again; 1, with a line each, when some differ: those must run. A task whose file
-    changed, and what never ran, is not for this.
+    changed, and what never ran, is not for this; a study that `maxpo-bench trained` ran without DVC is.
     """
     root = Path(root or task_file.root())
     params = declared(root)
@@ -44,7 +44,7 @@ def rerecord(tasks, root=None):
         own = [f"base@{name}", *(f"train@{name}-{e}" for e in params["estimators"]), f"variance@{name}"]
         own += [stage for stage in beside if stage.partition("@")[2].partition("-")[0] == name]
         proofs, proved = Proofs(root, task, f"train@{name}-{params['variance_policy']}", states), []
-        for stage, reason in proofs.of([stage for stage in own if states[stage][0] == "stale"]):
+        for stage, reason in proofs.of([stage for stage in own if wanted(root, stage, states[stage][0])]):
             if reason:
                 refused += 1
                 print(f"{stage}: not recorded: {reason}", flush=True)
@@ -57,6 +57,14 @@ def rerecord(tasks, root=None):
         recorded += len(proved)
     print(f"{recorded} recorded again, {refused} not")
     return 1 if refused else 0
+
+
+def wanted(root, stage, state):
+    """Whether a proof may help: the stage is stale, or a study that trains, whose table DVC has not seen."""
+    kind, _, rest = stage.partition("@")
+    task, _, study = rest.partition("-")
+    unseen = kind == "trained" and (root / "results" / "trained" / study / f"{task}.csv").is_file()
+    return state == "stale" or state == "never run" and unseen
 
 
 class Proofs:

@@ -199,3 +199,13 @@ def test_a_table_with_other_trainings_is_not_for_this(more, run_cli):
     done = run_cli(more, "rerecord", "bandit")
     assert done.returncode == 1 and "its trainings are others now" in done.stdout, done.stdout + done.stderr
     assert "trained@bandit-off_policy: not recorded" in done.stdout and "8 recorded again, 1 not" in done.stdout
+
+
+def test_a_study_that_ran_without_dvc_is_recorded_by_the_same_proof(more, run_cli):
+    (more / "results" / "pipeline" / "bandit" / "studies" / "dvc.lock").unlink()
+    path = more / "maxpo_bench" / "training" / "loop.py"
+    path.write_text(path.read_text() + "# a remark\n")
+    assert beside(more) == dict.fromkeys(BESIDE[:3], "never run") | {BESIDE[3]: "stale"}
+    done = run_cli(more, "rerecord", "bandit")
+    assert done.returncode == 0 and "9 recorded again, 0 not" in done.stdout, done.stdout + done.stderr
+    assert beside(more) == dict.fromkeys(BESIDE, "up to date")
