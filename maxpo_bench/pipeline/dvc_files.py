@@ -126,15 +126,16 @@ def _deps(paths):
     return [f"{PACKAGE}/{path}" for path in sorted([*covered, *single])]
 
 
-def write(root, names):
+def write(root, names, declared=None):
     """Write the dvc.yaml of each task whose file is missing or old. Returns the files that were written, relative to the root.
 
+    declared: params.yaml, where it was read.
     One that was looked at after the last edit of the package, of params.yaml and of its task is not worked out again: its time is
     its witness. InputError for a task file that is broken; then nothing is written.
     """
     root = Path(root)
     edited, texts, changed = max(path.stat().st_mtime for path in (*sources.PACKAGE.rglob("*.py"), root / "params.yaml")), {}, []
-    declared = params.read(root)
+    declared = declared or params.read(root)
     for name in names:
         path, task = path_of(root, name), root / "tasks" / f"{name}.yaml"
         if not (path.is_file() and task.is_file() and path.stat().st_mtime > max(edited, task.stat().st_mtime)):
