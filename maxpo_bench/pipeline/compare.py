@@ -74,7 +74,8 @@ def main(args):
 
 
 def compare(root=".", against="HEAD", results=None):
-    """Comparison of every declared cell and table in `results` (root/results) with those of a git revision.
+    """Comparison of every declared cell and table in `results` (root/results) with those of a git revision: of the default cells,
+    those of other estimators and at own best rates, and of the studies, those that train too.
 
     results: another folder laid out like root/results; seeds and cells that it lacks are not compared. In root/results, where
     published files lie too, a cell counts as recomputed where its checkpoints are, which are never published.
@@ -87,24 +88,35 @@ def compare(root=".", against="HEAD", results=None):
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of results; `maxpo-bench repro` makes one")
     params = params_file.read(root)
-    cells = [(t, e) for t in dict.fromkeys(params["tasks"]) for e in dict.fromkeys(params["estimators"])]
+    trained = params_file.trained_studies(params)
+    cells = [("runs", t, e) for t in params["tasks"] for e in params["estimators"]]
+    cells += [("estimators", t, e) for t, e in params_file.trained_cells(params)]
+    cells += [("own_best", t, e) for study, t in trained if study == "own_best" for e in params["estimators"]]
     tables = [f"variance/{t}.csv" for t in params["tasks"]] + [f"studies/{s}.csv" for s in params["studies"]]
-    wanted = [f"runs/{t}/{e}/{name}" for t, e in cells for name in CELL_FILES] + tables
+    trainings = [f"trained/{study}/{t}.csv" for study, t in trained]
+    wanted = ["/".join((*cell, name)) for cell in cells for name in CELL_FILES] + tables + trainings
     published = {
         path.removeprefix("results/"): data for path, data in read_revision(root, against, [f"results/{p}" for p in wanted]).items()
     }
     comparison, changed = Comparison([]), {}
-    for task, estimator in cells:
-        old, new = (Cell(files) for files in read_cell(published, folder, f"runs/{task}/{estimator}"))
-        row = _compare_cell(f"{task}, {estimator}", old, new, results is None and not _computed(folder, task, estimator))
+    for kind, task, estimator in cells:
+        path, name = f"{kind}/{task}/{estimator}", task if kind == "runs" else f"{kind} {task}"
+        old, new = (Cell(files) for files in read_cell(published, folder, path))
+        row = _compare_cell(f"{name}, {estimator}", old, new, results is None and not _computed(folder / path))
         if row is None:
-            changed[task, estimator] = old, new
+            changed.setdefault(kind, {})[name, estimator] = old, new
             comparison.reasons += [line for line in _reasons(old, new) if line not in comparison.reasons]
-        else:
+        elif kind == "runs" or old.there or new.there:
             comparison.rows.append(row)
-    comparison.rows += _judge_cells(changed)
+    for same_kind in changed.values():  # kinds share seeds, and some cells, so they are not added up
+        comparison.rows += _judge_cells(same_kind, len(changed))
     ran = results is not None or any(row.verdict != "not recomputed" for row in comparison.rows) or changed
     comparison.rows += _compare_tables(tables, published, folder, ran)
+    others = {row.what.partition(",")[0] for row in comparison.rows if row.verdict == "another task"}
+    for row in _compare_tables(trainings, published, folder, results is not None):
+        if row.verdict == "differs" and Path(row.what).stem in others:
+            row = Row(row.what, "another task", "its task file changed, so the numbers do not compare")
+        comparison.rows.append(row)
     comparison.rows.sort(key=_badness)
     return comparison
 
@@ -114,8 +126,8 @@ def _badness(row):
     return VERDICTS.index(row.verdict), -1.0 if row.p is None else row.p, -abs(row.gap or 0.0)
 
 
-def _computed(folder, task, estimator):
-    return (folder / "runs" / task / estimator / "checkpoints.safetensors").is_file()
+def _computed(folder):
+    return (folder / "checkpoints.safetensors").is_file()
 
 
 def _compare_cell(what, old, new, not_recomputed):
@@ -132,6 +144,8 @@ def _compare_cell(what, old, new, not_recomputed):
         return Row(what, "worse", f"{new.broken} here is damaged; run the cell again")
     if old.provenance.get("task_sha256") != new.provenance.get("task_sha256"):
         return Row(what, "another task", "its task file changed, so the numbers do not compare")
+    if old.provenance.get("overrides") != new.provenance.get("overrides"):
+        return Row(what, "another task", "it was trained with other settings, so the numbers do not compare")
     probe = _probe_change(old.provenance.get("probe"), new.provenance.get("probe"))
     if probe:
         return Row(what, "worse", f"other advantages on the fixed probe ({probe})")
@@ -186,8 +200,11 @@ def _reasons(old, new):
     return lines + ([f"Other versions: {'; '.join(others)}."] if others else [])
 
 
-def _judge_cells(changed):
-    """Rows of the cells whose bytes differ, and of what is seen only when cells are added up. changed: {(t, e): (old, new)}."""
+def _judge_cells(changed, num_kinds):
+    """Rows of the cells whose bytes differ, and of what is seen only when cells are added up. changed: {(t, e): (old, new)}.
+
+    num_kinds: of cells that are judged, each apart, and share the error rate.
+    """
     from maxpo_bench.pipeline import same
 
     tested = {f"{task}, {estimator}": [] for task, estimator in changed}  # what -> [(finding, level)], max@K first
@@ -197,7 +214,7 @@ def _judge_cells(changed):
             values = {key: (old.values(metric), new.values(metric)) for key, (old, new) in changed.items()}
             family[metric] = {k: v for k, v in values.items() if len(v[0]) >= same.MIN_PUBLISHED and set(v[0]) & set(v[1])}
         for finding in same.judge(family):
-            tested.setdefault(finding.what, []).append((finding, level))
+            tested.setdefault(finding.what, []).append((finding, level / num_kinds))
     rows = []
     for what, found in tested.items():
         # The first metric that differs speaks for the cell: a drop of max@K is worse, whatever the mean reward did.

@@ -388,3 +388,50 @@ def test_a_variance_table_of_fewer_seeds_is_compared_by_its_own():
     assert compare._of_its_seeds(old, new) == new
     assert compare._of_its_seeds(old, new.replace(b",3\n", b",3.1\n")) != new.replace(b",3\n", b",3.1\n")
     assert compare._of_its_seeds(b"estimator,snr\n", new) == b"estimator,snr\n" and compare._of_its_seeds(b"", new) == b""
+
+
+@pytest.fixture
+def trained(project):
+    """The same with a study's table, cells at own best rates and cells of another estimator, all committed."""
+    synthetic.write_trained(project, ("maze", "countdown3"), ESTIMATORS)
+    synthetic.write_cheap(project, {"opo": 0.0}, ("maze",), seeds=6)
+    for path in (project / "results" / "own_best").rglob("checkpoints.safetensors"):
+        path.unlink()  # not kept there
+    with open(project / "params.yaml", "a") as file:
+        file.write("task_studies: {learning_rate: [maze, countdown3], own_best: [maze, countdown3]}\n")
+    commit(project)
+    return project
+
+
+def test_what_was_trained_besides_is_compared_too(trained):
+    what = ("own_best maze, maxpo", "estimators maze, opo", "trained/learning_rate/maze.csv")
+    here = compare.compare(trained)
+    assert [verdict(here, name) for name in what] == [["not recomputed"]] * 3 and here.ending == "the same bytes"
+    quick = trained / "quick"
+    shutil.copytree(trained / "results", quick)
+    assert [verdict(compare.compare(trained, results=quick), name) for name in what] == [["same bytes"]] * 3
+
+    for path in ("own_best/maze/maxpo", "estimators/maze/opo"):
+        metrics = json.loads((quick / path / "metrics.json").read_text())
+        shift(-0.5)(metrics)
+        (quick / path / "metrics.json").write_text(json.dumps(metrics))
+    table = pd.read_csv(quick / "trained" / "learning_rate" / "maze.csv")
+    table["max_at_k"] += 0.1
+    table.to_csv(quick / "trained" / "learning_rate" / "maze.csv", index=False)
+    found = compare.compare(trained, results=quick)
+    assert [verdict(found, name) for name in what] == [["worse"], ["worse"], ["differs"]]
+    assert not [row.what for row in found.rows if " over " in row.what], "kinds were added up"
+
+
+def test_other_settings_and_another_task_do_not_compare(trained):
+    quick = trained / "quick"
+    shutil.copytree(trained / "results", quick)
+    path = quick / "own_best" / "maze" / "maxpo" / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"overrides": {"optimiser.lr": 0.2}}))
+    edit_provenance(trained, "countdown3", "maxpo", task_sha256="other")
+    table = quick / "trained" / "learning_rate" / "countdown3.csv"
+    table.write_text(table.read_text().replace("0.", "1.", 1))
+    assert verdict(compare.compare(trained, results=quick), "own_best maze, maxpo") == ["another task"]
+    shutil.copy(table, trained / "results" / "trained" / "learning_rate")
+    shutil.copytree(trained / "results", quick, dirs_exist_ok=True)
+    assert verdict(compare.compare(trained, results=quick), "trained/learning_rate/countdown3.csv") == ["another task"]
