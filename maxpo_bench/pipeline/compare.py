@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from maxpo_bench.errors import InputError
-from maxpo_bench.pipeline.sides import CELL_FILES, Cell, read_cell, read_revision, same_bytes
+from maxpo_bench.pipeline.sides import CELL_FILES, Cell, of_its_seeds, read_cell, read_revision, same_bytes
 from maxpo_bench.settings import task_file
 
 METRICS = ("max@K", "pass@K", "pass@1", "mean_reward")
@@ -247,10 +247,10 @@ def _compare_tables(paths, published, folder, ran):
             rows.append(Row(path, "not recomputed"))
         elif old is None:
             rows.append(Row(path, "new", "not in the published results"))
-        elif _of_its_seeds(old, new) == new:
+        elif of_its_seeds(old, new) == new:
             rows.append(Row(path, "same bytes"))
         else:
-            row, p = _compare_table(path, _of_its_seeds(old, new), new)
+            row, p = _compare_table(path, of_its_seeds(old, new), new)
             rows.append(row)
             p_values[path] = p
     count = sum(len(p) for p in p_values.values())
@@ -261,17 +261,6 @@ def _compare_tables(paths, published, folder, ran):
             row.verdict = "differs" if row.p < TABLES_LEVEL else "reproduced"
             row.note = f"{len(p)} intervals, p = {row.p:.2g}; {row.note}"
     return rows
-
-
-def _of_its_seeds(old, new):
-    """The published table without the seeds that were not recomputed, where both say which; bytes."""
-    old_lines, new_lines = (data.splitlines(keepends=True) for data in (old, new))
-    head = old_lines[0].rstrip().split(b",") if old_lines else []
-    if b"seed" not in head or old_lines[:1] != new_lines[:1]:
-        return old
-    place = head.index(b"seed")  # no field before it holds a comma
-    seeds = {line.split(b",")[place] for line in new_lines}
-    return b"".join(line for line in old_lines if line.split(b",")[place] in seeds)
 
 
 def _compare_table(path, old, new):

@@ -1,10 +1,13 @@
-"""`maxpo-bench rerecord`: cells whose code changed but not their numbers are recorded again without running them whole.
+"""`maxpo-bench rerecord`: what is stale because its code changed, but not its numbers, is recorded again without running it whole.
 
-The proof: their first two seeds run on the code as it is now, and every number of theirs repeats to the byte. Imports no torch.
+The proof runs on the code as it is now, and every number of it repeats to the byte (proof.py):
+    base, cells         the first two seeds; provenance.json says so
+    variance            all checkpoints of the first seed;   results/variance/<task>.rerecorded.json says so
+    studies that train  two seeds of each training;          results/trained/<study>/<task>.rerecorded.json says so
+Imports no torch.
 """
 
-import gzip
-import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +16,16 @@ from pathlib import Path
 from maxpo_bench.errors import InputError
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import dvc_files, sources
-from maxpo_bench.pipeline.plan import all_states, declared, dvc_target
+from maxpo_bench.pipeline.plan import all_states, declared, dvc_target, estimator_stages, stage_names, study_stages
+from maxpo_bench.pipeline.proof import PROOF, REFUSED, amend, first_difference
+from maxpo_bench.pipeline.sides import of_its_seeds
 from maxpo_bench.settings import task_file
 
-PROOF = 2  # seeds
+REPEATS = {"variance": "the first seed repeats", "trained": "the first seeds of each training repeat"}
 
 
 def rerecord(tasks, root=None):
-    """Prove and record again the stale base stages and cells of tasks (of all where none is given). Returns the exit code.
+    """Prove and record again what is stale of tasks (of all where none is given). Returns the exit code.
 
     0 when all that were stale are recorded again; 1, with a line each, when some differ: those must run. A task whose file
     changed, and what never ran, is not for this.
@@ -30,83 +35,132 @@ def rerecord(tasks, root=None):
     for task in tasks:
         if task not in params["tasks"]:
             raise InputError(f"task {task!r} is not in params.yaml")
-    dvc_files.write(root, params["tasks"])
-    states = all_states(root, params)
-    refused, proved = 0, []
+    dvc_files.write(root, params["tasks"], params)
+    beside = [*study_stages(params), *estimator_stages(params)]
+    states = all_states(root, params, [*stage_names(params), *beside])
+    refused, recorded = 0, 0
     for name in tasks or params["tasks"]:
         task = task_file.load(root / "tasks" / f"{name}.yaml")
-        own = [s for s in (f"base@{name}", *(f"train@{name}-{e}" for e in params["estimators"])) if states[s][0] == "stale"]
-        cells = [stage.partition("-")[2] for stage in own if stage.startswith("train")]
-        scratch = root / ".resume" / f"rerecord-{name}"
-        shutil.rmtree(scratch, ignore_errors=True)
-        for stage in own and [f"base@{name}", *(f"train@{name}-{estimator}" for estimator in cells)]:
-            reason = _prove(root, scratch, task, stage)
+        own = [f"base@{name}", *(f"train@{name}-{e}" for e in params["estimators"]), f"variance@{name}"]
+        own += [stage for stage in beside if stage.partition("@")[2].partition("-")[0] == name]
+        proofs, proved = Proofs(root, task, f"train@{name}-{params['variance_policy']}", states), []
+        for stage, reason in proofs.of([stage for stage in own if states[stage][0] == "stale"]):
             if reason:
                 refused += 1
                 print(f"{stage}: not recorded: {reason}", flush=True)
-                if stage.startswith("base"):
-                    break  # its cells start from another policy
-            elif stage in own:
-                print(f"{stage}: seeds 0 and 1 repeat to the byte, recorded again", flush=True)
+            else:
+                said = REPEATS.get(stage.partition("@")[0], f"seeds {' and '.join(map(str, proofs.seeds))} repeat")
+                print(f"{stage}: {said} to the byte, recorded again", flush=True)
                 proved.append(stage)
-        shutil.rmtree(scratch, ignore_errors=True)
-    if proved:
-        _record(root, [dvc_target(stage) for stage in proved])
-    print(f"{len(proved)} recorded again, {refused} not")
+        if proved:
+            _record(root, [dvc_target(stage) for stage in proved])
+        recorded += len(proved)
+    print(f"{recorded} recorded again, {refused} not")
     return 1 if refused else 0
 
 
-def _prove(root, scratch, task, stage):
-    """Run the first seeds of a stage in scratch. "" when they repeat, and then provenance.json says so; else why not."""
-    kind, _, rest = stage.partition("@")
-    estimator = rest.partition("-")[2]
-    folder = Path("base", task.name) if kind == "base" else Path("runs", task.name, estimator)
-    published = root / "results" / folder
-    try:
-        about = files.read_json(published / "provenance.json")
-    except (OSError, InputError):
-        return "it never ran"
-    if about.get("task_sha256") != task.sha256:
-        return f"tasks/{task.name}.yaml changed since"
-    words = [kind, str(task.path), *([estimator] if estimator else []), "--results", str(scratch), "--seeds", f"0:{PROOF}"]
-    done = subprocess.run([sys.executable, "-m", "maxpo_bench.cli", *words], cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        return (done.stderr.strip() or done.stdout.strip()).splitlines()[-1]
-    where = _first_difference(published, scratch / folder, kind)
-    if where:
-        return f"{where} of the first seeds is another"
-    paths = sources.of_base(task) if kind == "base" else sources.of_cell(task, estimator)
-    new = files.read_json(scratch / folder / "provenance.json")
-    proof = {"code_sha256": about["code_sha256"], "versions": about["versions"], "seeds": list(range(PROOF))}
-    before = [*about.get("rerecorded", []), proof]
-    about |= {key: new[key] for key in ("code_sha256", "versions", "source_sha256", "shared_sha256") if key in new}
-    assert about["code_sha256"] == sources.digest(paths)
-    files.write_json(published / "provenance.json", {**about, "rerecorded": before})
-    return ""
+class Proofs:
+    """The proofs of one task's stages, in a project of its own below .resume/ that has the first seeds alone."""
 
+    def __init__(self, root, task, policy, states):
+        self.root, self.task, self.policy, self.states = root, task, policy, states
+        first, *rest = task.reported_seeds[:PROOF]
+        self.seeds = [first, *(seed for seed in rest if seed == first + 1)]
+        self.scratch = root / ".resume" / f"rerecord-{task.name}"
+        self.cells = {}  # base stage and cells that repeat: (folder published, folder of the proof)
 
-def _first_difference(published, here, kind):
-    """What of the seeds in `here` is not, to the byte, what is published; "" when all is."""
-    name = "base.json" if kind == "base" else "metrics.json"
-    old, new = (files.read_json(folder / name) for folder in (published, here))
-    if old.get("status") != new.get("status"):
-        return "the status"
-    if old["status"] not in ("ok", "diverged"):  # not applicable: its reason may name another sample, there is nothing else
+    def of(self, stale):
+        """(stage, "" or why it must run) of stages that are stale, in the order they run. Of a base that differs, that alone."""
+        if not stale:
+            return
+        prove = {"variance": self._variance, "trained": self._trained}
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        self.scratch.mkdir(parents=True)
+        for name in ("tasks", "params.yaml"):
+            (self.scratch / name).symlink_to(self.root.absolute() / name)
+        base = f"base@{self.task.name}"
+        for stage in [base, *(stage for stage in stale if stage != base)]:
+            reason = prove.get(stage.partition("@")[0], self._cell)(stage)
+            if not reason and stage in stale and stage in self.cells:
+                amend(*self.cells[stage], self.seeds)
+            if reason or stage in stale:
+                yield stage, reason
+            if reason and stage == base:
+                break  # all else starts from it
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _cell(self, stage):
+        """Of a base stage or a cell: its first seeds run in scratch."""
+        kind, _, rest = stage.partition("@")
+        name, estimator = self.task.name, rest.partition("-")[2]
+        folder = {"base": f"base/{name}", "train": f"runs/{name}/{estimator}", "beside": f"estimators/{name}/{estimator}"}[kind]
+        published = self.root / "results" / folder
+        here = self.scratch / "results" / folder.replace("estimators/", "runs/")
+        if stage in self.cells:
+            return ""
+        try:
+            about = files.read_json(published / "provenance.json")
+        except (OSError, InputError):
+            return "it never ran"
+        if about.get("task_sha256") != self.task.sha256:
+            return f"tasks/{name}.yaml changed since"
+        words = ["base", name] if kind == "base" else ["train", name, estimator]
+        failed = self._call(*words, "--results", "results", "--seeds", f"{self.seeds[0]}:{self.seeds[-1] + 1}")
+        if failed:
+            return failed
+        if where := first_difference(published, here, "base.json" if kind == "base" else "metrics.json"):
+            return f"{where} of the first seeds is another"
+        paths = sources.of_base(self.task) if kind == "base" else sources.of_cell(self.task, estimator)
+        assert files.read_json(here / "provenance.json")["code_sha256"] == sources.digest(paths)
+        self.cells[stage] = published, here
         return ""
-    if json.dumps(_first(old)) != json.dumps(new):
-        return name
-    for table in () if kind == "base" else ("curve.csv.gz", "ladder.csv.gz"):
-        old, new = (gzip.decompress((folder / table).read_bytes()).decode().splitlines() for folder in (published, here))
-        if [line for line in old if line.split(",")[0] in ("seed", *map(str, range(PROOF)))] != new:
-            return table
-    return ""
+
+    def _variance(self, stage):
+        """Of the variance stage: all that it says of the first seed."""
+        if reason := self._cell(self.policy):
+            return f"{self.policy}: {reason}"
+        name, here = self.task.name, self.cells[self.policy][1]
+        metrics = files.read_json(here / "metrics.json")
+        files.write_json(here / "metrics.json", {**metrics, "seeds": metrics["seeds"][:1]})
+        if failed := self._call("variance", name):
+            return failed
+        table = self.root / "results" / "variance" / f"{name}.csv"
+        new = (self.scratch / "results" / "variance" / f"{name}.csv").read_bytes()
+        if of_its_seeds(table.read_bytes(), new) != new:
+            return "the table of the first seed is another"
+        path = table.with_suffix(".rerecorded.json")
+        earlier, own = files.read_json(path) if path.is_file() else [], files.sha256(table)
+        proof = {"table_sha256": own, "code_sha256": sources.digest(sources.of_variance(self.task)), "seeds": self.seeds[:1]}
+        proof["versions"] = files.read_json(here / "provenance.json")["versions"]
+        files.write_json(path, [*(one for one in earlier if one["table_sha256"] == own), proof])
+        return ""
+
+    def _trained(self, stage):
+        """Of a study that trains: a program of its own, which says what it finds of each training."""
+        if self.states[stage][1].startswith("tasks/"):
+            return f"{self.states[stage][1]} since"
+        study = stage.partition("-")[2]
+        print(f"{stage}:", flush=True)
+        words = ["-m", "maxpo_bench.pipeline.proof", study, self.task.name, str(self.scratch)]
+        done = subprocess.run(
+            [sys.executable, *words], cwd=self.root, env=_environment(), stderr=subprocess.PIPE, text=True, check=False
+        )
+        said = done.stderr.strip().splitlines()
+        if done.returncode == REFUSED:
+            return "what differs must run"
+        return (said or ["it failed"])[-1] if done.returncode else ""
+
+    def _call(self, *words):
+        """Run a command in scratch. "" or the last line of what it said when it failed."""
+        command = [sys.executable, "-m", "maxpo_bench.cli", *words]
+        done = subprocess.run(command, cwd=self.scratch, env=_environment(), capture_output=True, text=True, check=False)
+        return (done.stderr.strip() or done.stdout.strip() or "it failed").splitlines()[-1] if done.returncode else ""
 
 
-def _first(value, key=""):
-    """The same JSON with the first PROOF entries of every list per seed."""
-    if isinstance(value, dict):
-        return {name: _first(each, name) for name, each in value.items()}
-    return value[:PROOF] if isinstance(value, list) else value
+def _environment():
+    """Of a process that runs this code, wherever it starts."""
+    path = os.pathsep.join(filter(None, [str(sources.PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def _record(root, targets):

@@ -17,6 +17,7 @@ import synthetic  # noqa: E402
 
 from maxpo_bench.errors import InputError  # noqa: E402
 from maxpo_bench.pipeline import compare  # noqa: E402
+from maxpo_bench.pipeline.sides import of_its_seeds  # noqa: E402
 
 TASKS, ESTIMATORS = ("maze", "frozenlake", "countdown3"), ("rloo", "pkpo", "maxpo")
 
@@ -385,9 +386,9 @@ def test_a_variance_table_of_fewer_seeds_is_compared_by_its_own():
     """`repro` trains the first seeds only, so a language task's table has fewer policies."""
     old = b"checkpoint,seed,estimator,snr\ninitial,0,maxpo,1.5\ninitial,1,maxpo,2.5\nfinal,0,maxpo,3\nfinal,1,maxpo,4\n"
     new = b"checkpoint,seed,estimator,snr\ninitial,0,maxpo,1.5\nfinal,0,maxpo,3\n"
-    assert compare._of_its_seeds(old, new) == new
-    assert compare._of_its_seeds(old, new.replace(b",3\n", b",3.1\n")) != new.replace(b",3\n", b",3.1\n")
-    assert compare._of_its_seeds(b"estimator,snr\n", new) == b"estimator,snr\n" and compare._of_its_seeds(b"", new) == b""
+    assert of_its_seeds(old, new) == new
+    assert of_its_seeds(old, new.replace(b",3\n", b",3.1\n")) != new.replace(b",3\n", b",3.1\n")
+    assert of_its_seeds(b"estimator,snr\n", new) == b"estimator,snr\n" and of_its_seeds(b"", new) == b""
 
 
 @pytest.fixture
