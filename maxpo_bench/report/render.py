@@ -1,6 +1,7 @@
 """results/report.md, report.html and everything they show, written from the declared cells. Two runs give the same bytes."""
 
 import base64
+import gzip
 import importlib
 import re
 import time
@@ -16,7 +17,6 @@ from maxpo_bench.studies import TIMED, style
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
 OWN_SECTION = ("properties", "power", *TIMED)  # TIMED: in the last section, the rest of the report reads no time
 PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
-SVG_TOTAL = 5_000_000  # bytes of drawings in the page; more, and the larger ones are linked instead of carried
 NO_CHEAP = "Every registered estimator trained on the cheap tasks. Not computed yet: `make repro-estimators`."
 FLOATS = "%.6g"  # of the tables: what a processor's rounding moves is far behind it
 
@@ -263,15 +263,11 @@ def _markdown(value):
 
 
 def _images(folder):
-    """A function of a figure's name: (source, width in CSS pixels). The source carries the drawing, or names it where all are too
-    many."""
-    drawings = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.svg"))}
-    limit = SVG_TOTAL if sum(map(len, drawings.values())) <= SVG_TOTAL else SVG_TOTAL / 3 / len(drawings)
+    """A function of a figure's name: (its drawing as the page carries it, compressed to a tenth; width in CSS pixels)."""
 
     def image(name):
-        svg = drawings[name]
+        svg = (folder / f"{name}.svg").read_bytes()
         points = float(re.search(rb'<svg[^>]* width="([0-9.]+)pt"', svg)[1])
-        carried = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" if len(svg) <= limit else f"figures/{name}.svg"
-        return carried, round(points / 72 * PIXELS_PER_INCH)
+        return base64.b64encode(gzip.compress(svg, mtime=0)).decode(), round(points / 72 * PIXELS_PER_INCH)
 
     return image

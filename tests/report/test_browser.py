@@ -35,7 +35,7 @@ def seen(page, profile, width, *options):
     """What the probe found in a window of that width."""
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}", f"--window-size={width},900"]
     done = subprocess.run([*command, *options, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120)
-    return json.loads(re.search(r"<title>(\{.*?\})</title>", done.stdout, re.S)[1])
+    return json.loads(re.search(r"<title>([\[{].*?[\]}])</title>", done.stdout, re.S)[1])
 
 
 @pytest.mark.parametrize("width", [400, 1280])
@@ -49,3 +49,17 @@ def test_dark_is_dark(page, tmp_path):
     light, dark = (sum(map(int, re.findall(r"\d+", seen(page, tmp_path / str(theme), 800,
                    f"--blink-settings=preferredColorScheme={theme}")["ground"])[:3])) for theme in (1, 0))  # fmt: skip
     assert dark < 150 < 600 < light, (light, dark)
+
+
+def test_the_page_alone_shows_its_drawings(page, tmp_path):
+    """Copied to a folder of its own, without figures/ beside it."""
+    alone = tmp_path / "report.html"
+    probe = """<script>
+    addEventListener("load", () => setTimeout(() => {
+      document.title = JSON.stringify(
+        [...document.querySelectorAll("img.figure")].map(img => [img.src.slice(0, 5), img.naturalWidth, img.naturalHeight]));
+    }, 1500));
+    </script></body>"""
+    alone.write_text(page.read_text().replace(PROBE, "").replace("</body>", probe))
+    found = seen(alone, tmp_path / "profile", 1280, "--virtual-time-budget=20000")
+    assert len(found) >= 8 and all(kind == "blob:" and wide > 300 and high > 100 for kind, wide, high in found), found
