@@ -53,3 +53,26 @@ def test_imports_run_one_way():
 def test_a_room_says_what_belongs_in_it(name):
     text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
     assert text and len(text.splitlines()[0]) > 40
+
+
+def test_the_plan_names_every_room():
+    """CONTRIBUTING's table of folders is the plan of the house."""
+    plan = (PACKAGE.parent / "CONTRIBUTING.md").read_text().partition("How it is laid out")[2].partition("##")[0]
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert {room for room in rooms if f"{room}/`" not in plan} == set()
+
+
+@pytest.mark.parametrize(
+    "path, text",
+    [
+        ("estimators/grpo.py", "def grpo("),  # the GRPO formula
+        ("problems/envs/maze.py", "class Maze("),
+        ("measure", "bootstrap"),
+        ("cli.py", "SIGINT"),  # Ctrl-C
+        ("report/verdicts.py", "contradicted"),
+        ("training/optimisers.py", "warmup_steps"),
+    ],
+)
+def test_what_a_newcomer_looks_for_lies_where_the_plan_says(path, text):
+    files = [PACKAGE / path] if path.endswith(".py") else (PACKAGE / path).glob("*.py")
+    assert any(text in file.read_text() for file in files)

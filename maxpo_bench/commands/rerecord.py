@@ -1,7 +1,7 @@
 """`maxpo-bench rerecord [TASK ...]`."""
 
 PLACE = 8
-HELP = "record stale cells again whose first two seeds repeat to the byte"
+HELP = "record stale cells, trainings and variance tables again whose first seeds repeat to the byte"
 
 
 def arguments(parser):
