@@ -57,13 +57,6 @@ def dots(table, names, xlabel, null=0.0, margin=0.0, cols=3, log=False, titles=N
     return figure
 
 
-def label_grid(axes, cols, xlabel, *ylabels):
-    """Axis labels where they are needed: x on the last panel of every column, y at the left of the row, else one by column."""
-    for i, ax in enumerate(axes):
-        ax.set_ylabel(ylabels[i % cols] if i % cols < len(ylabels) else "")
-        ax.set_xlabel(xlabel if i + min(cols, len(axes)) >= len(axes) else "")
-
-
 def pairs(table, results, x, column, labels, method, before=None, log2=True):
     """Two panels for each task: levels of `column` against x (those of `before` dashed), and paired differences to the method.
 
@@ -98,7 +91,8 @@ def pairs(table, results, x, column, labels, method, before=None, log2=True):
         ax.set_title(f"minus {method}" if i % 2 else f"{task} (K={results.setting(task, 'k')})")
         if i % 2:
             style.label_ends(ax, ends, names=results.estimators)
-    label_grid(axes, 4, *labels)
+    for supertitle, label in zip((figure.supxlabel, figure.supylabel), labels, strict=True):
+        supertitle(label, fontsize=8)
     return figure
 
 

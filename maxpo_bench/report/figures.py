@@ -4,20 +4,19 @@ import numpy as np
 import pandas as pd
 
 from maxpo_bench.report import load
-from maxpo_bench.report.draw import WIDE, dots, grid, heat, label_grid, pairs
-from maxpo_bench.report.words import ALIKE, count
+from maxpo_bench.report.draw import WIDE, dots, grid, heat, pairs
+from maxpo_bench.report.words import TEXT, caption, count
 from maxpo_bench.studies import style
-
-LABELS = {"max_at_k": "max@K", "pass_at_1": "pass@1"}
 
 
 def seeds(counts):
     """How many seeds stand behind a figure, in words."""
-    return f"{min(counts)}{'' if min(counts) == max(counts) else f' to {max(counts)}'} seeds a task"
+    low, high = min(counts, default=0), max(counts, default=0)
+    return f"{low}{'' if low == high else f' to {high}'} seeds a task"
 
 
 def seeds_of(results):
-    return seeds([len(c.values("max@K")) for c in results.cells.values() if c.values("max@K")] or [0])
+    return seeds([len(c.values("max@K")) for c in results.cells.values() if c.values("max@K")])
 
 
 def _differences(table, measures, panel):
@@ -41,10 +40,7 @@ def answer(verdicts, results, margin, method=style.REFERENCE):
     for ax in figure.axes:
         ax.set_title(ax.get_title(loc="left"), fontsize=7.5, loc="center")
         ax.set_title("", loc="left")
-    return figure, (
-        f"Left: max@K after training, {method} minus each rival on the same seed, mean of the tasks (their number in brackets), "
-        f"scale 0 to 1, {seeds_of(results)}. Bars: 95% intervals; filled: 0 is outside; shaded: ±{margin:g}, too small to matter."
-    )
+    return figure, caption("answer", margin=margin, seeds=seeds_of(results))
 
 
 def regime_map(table, method=style.REFERENCE):
@@ -58,31 +54,25 @@ def regime_map(table, method=style.REFERENCE):
 
     kinds, chances, sizes = (list(rows[c].drop_duplicates()) for c in ("geometry", "success_probability", "k_over_n"))
     wide = rows.pivot(index="geometry", columns=["success_probability", "k_over_n"], values="ratio")
-    values = wide.reindex(index=kinds, columns=pd.MultiIndex.from_product([chances, sizes])).to_numpy(float)
+    wide = wide.reindex(index=kinds, columns=pd.MultiIndex.from_product([chances, sizes]))
     figure, ax = style.new_figure(5.2, max(1.8, 0.95 + 0.2 * len(kinds)))
     bounds = [0.35, 0.5, 0.7, 0.9, 0.98, 1.02, 1.1, 1.4, 2, 2.8]
-    norm = BoundaryNorm(bounds, 256, extend="both")
-    image = ax.pcolormesh(np.ma.masked_invalid(values), cmap=style.DIVERGING + "_r", norm=norm, edgecolors="white", linewidth=0.3)
-    ax.set_facecolor("#D8D8D8")
+    values, norm = np.ma.masked_invalid(wide.to_numpy(float)), BoundaryNorm(bounds, 256, extend="both")
+    image = ax.pcolormesh(values, cmap=style.DIVERGING + "_r", norm=norm, edgecolors="white", linewidth=0.3)
+    ax.set(facecolor="#D8D8D8", xlabel="chance that a sample succeeds")
     for i in range(1, len(chances)):
         ax.axvline(i * len(sizes), color="black", linewidth=0.9)
-    ax.set_yticks(np.arange(len(kinds)) + 0.5, [ALIKE.get(kind, kind) for kind in kinds], fontsize=7)
+    ax.set_yticks(np.arange(len(kinds)) + 0.5, [TEXT["policies"].get(kind, kind) for kind in kinds], fontsize=7)
     ax.set_xticks((np.arange(len(chances)) + 0.5) * len(sizes), [f"{p:g}" for p in chances])
     ax.invert_yaxis()
     ax.grid(False)
     ax.tick_params(length=0)
-    ax.set_xlabel("chance that a sample succeeds", fontsize=8)
-    bar = figure.colorbar(image, ax=ax, location="top", fraction=0.06, aspect=45, pad=0.02, ticks=bounds)
-    bar.ax.set_xticklabels([f"{b:g}" for b in bounds])
+    bar = figure.colorbar(image, ax=ax, location="top", fraction=0.06, aspect=45, pad=0.02, ticks=bounds, format="%g")
     bar.ax.tick_params(length=0, labelsize=7)
     bar.outline.set_visible(False)
     bar.set_label(f"gradient variance of pkpo / {method}  (orange: {method} better)", fontsize=8)
     less, more = int((rows["ratio"] > 1 + 1e-9).sum()), int((rows["ratio"] < 1 - 1e-9).sum())
-    return figure, (
-        f"Right, the map: {method} is pkpo with a baseline; in {count(len(rows), 'case')}, by exact enumeration, the baseline lowers "
-        f"gradient variance in {less} (orange) and raises it in {more} (purple). A row is a kind of policy; in each block K/N = "
-        f"{', '.join(sizes)}; grey: mirrors the left half of its row."
-    )
+    return figure, caption("regime_map", cases=count(len(rows), "case"), less=less, more=more, sizes=", ".join(sizes))
 
 
 def collapse(table, results):
@@ -98,12 +88,7 @@ def collapse(table, results):
     figure = dots(rows.assign(panel=rows["measure"], row=rows["estimator"]), names, "", null=null, titles=titles)
     for ax, measure in zip(figure.axes, most.index, strict=True):
         ax.set_xlabel("after minus before" if measure.startswith("max") else "after / before")
-    return figure, (
-        "What training does to the variety of the policy; the line: as before training. Entropy of a token or an action; distinct "
-        "answers among the samples of a prompt; max@k for the largest k drawn, at least 4 K: left of 0 training has lost answers "
-        f"that the untrained policy finds in k samples. Mean of the tasks that measure it (in brackets), {seeds_of(results)}, 95% "
-        "intervals; no dot: the estimator does not run on all of these tasks."
-    )
+    return figure, caption("collapse", seeds=seeds_of(results))
 
 
 # -------------------------------------------------------------------------------------------------------- task by task
@@ -111,34 +96,25 @@ def collapse(table, results):
 
 def single_tasks(table, results, measures, margin, method=style.REFERENCE):
     """Paired differences method - rival on single tasks, a panel for each task and measure."""
-    rows = _differences(table, measures, "task")
-    names = [e for e in results.estimators if e in set(rows["row"])]
-    if not names:
+    rows, what = _differences(table, measures, "task"), " and ".join(measures)
+    rows = rows[rows["row"].isin(results.estimators)].assign(panel=rows["panel"] + ": " + rows["measure"])
+    if not len(rows):
         return None
-    rows = rows[rows["row"].isin(names)].assign(panel=rows["panel"] + rows["measure"])
-    titles = {
-        t + m: f"{t}: {m}" if len(measures) > 1 else t for t in results.tasks for m in measures if t + m in set(rows["panel"])
-    }
-    what = " and ".join(measures)
+    panels = [(f"{t}: {m}", t) for t in results.tasks for m in measures]
+    titles = {panel: panel if len(measures) > 1 else t for panel, t in panels if panel in set(rows["panel"])}
+    names = [e for e in results.estimators if e in set(rows["row"])]
     label = f"{what} of {method} minus the rival's [scale 0 to 1]"
-    return dots(rows, names, label, margin=margin, titles=titles, cols=5 - 5 % len(measures), width=WIDE), (
-        f"{what} after training on single tasks, {method} minus each rival, paired by seed; right of 0 {method} is ahead. Bars: 95% "
-        f"intervals; filled: 0 is outside; shaded: ±{margin:g}; no dot: no results. {seeds_of(results)}."
-    )
+    figure = dots(rows, names, label, margin=margin, titles=titles, cols=5 - 5 % len(measures), width=WIDE)
+    return figure, caption("tasks", what=what, margin=margin, seeds=seeds_of(results))
 
 
-BARS = "Right: paired difference to {method} on the same seed; below 0 {method} is ahead; bars: the last one's 95% interval."
-
-
-def learning_curves(table, results, metric, method=style.REFERENCE):
-    """Along training, two panels for each task: levels, and paired differences to the method."""
+def learning_curves(table, results, metric, what, method=style.REFERENCE):
+    """Along training, two panels for each task: levels, and paired differences to the method. what: the metric in words."""
     if not len(table):
         return None
-    table, labels = table.assign(samples=table["samples"] / 1000), ("samples drawn [thousand]", LABELS[metric])
-    return pairs(table, results, "samples", metric, labels, method, log2=False), (
-        f"{LABELS[metric]} on held-out prompts or start states along training, mean over seeds, {seeds_of(results)}. Left: levels. "
-        + BARS.format(method=method)
-    )
+    table = table.assign(samples=table["samples"] / 1000)
+    figure = pairs(table, results, "samples", metric, ("samples drawn [thousand]", what), method, log2=False)
+    return figure, caption("curves", what=what, seeds=seeds_of(results), bars=caption("bars"))
 
 
 def ladder(table, results, method=style.REFERENCE):
@@ -146,10 +122,8 @@ def ladder(table, results, method=style.REFERENCE):
     before, after = (table[table["when"] == when] for when in ("before", "after"))
     if not len(after):
         return None
-    return pairs(after, results, "k", "max_at_k", ("k [samples per prompt]", "max@k"), method, before), (
-        "max@k on held-out prompts or start states against k, after training for K, mean over seeds, "
-        f"{seeds_of(results)}. Left: levels; dashed: before training. " + BARS.format(method=method)
-    )
+    figure = pairs(after, results, "k", "max_at_k", ("k [samples per prompt]", "max@k"), method, before)
+    return figure, caption("ladder", seeds=seeds_of(results), bars=caption("bars"))
 
 
 # ----------------------------------------------------------------------------------------------------- gradient variance
@@ -163,18 +137,14 @@ def variance_ratio(table, method=style.REFERENCE):
     names = {"task": "row", "checkpoint": "mark", "ratio_to_maxpo": "value", "ratio_low": "low", "ratio_high": "high"}
     rows = rows.rename(columns=names).assign(panel=rows["estimator"])
     label = f"gradient variance / {method}'s [ratio, log scale]"
-    return dots(rows, list(dict.fromkeys(rows["row"])), label, null=1.0, log=True, cols=4, width=WIDE), (
-        f"Trace of the gradient's covariance over {method}'s, for the estimators with the same expected gradient; right of 1 {method} "
-        "has less variance. Filled: the 95% interval leaves out 1; initial, middle, final: how far the policy was trained. "
-        + _origin(table)
-    )
+    figure = dots(rows, list(dict.fromkeys(rows["row"])), label, null=1.0, log=True, cols=4, width=WIDE)
+    return figure, caption("variance_ratio", origin=_origin(table))
 
 
 def _origin(table):
     low, high = int(table["num_groups"].min()), int(table["num_groups"].max())
     policies = count(int(table["num_policies"].max()), "policy", "policies")
-    groups = f"{low:,}{'' if low == high else f' to {high:,}'}"
-    return f"All estimators on the same {groups} groups, at {policies} for each point of a task's training."
+    return caption("origin", groups=f"{low:,}{'' if low == high else f' to {high:,}'}", policies=policies)
 
 
 def signal_to_noise(table, results):
@@ -185,17 +155,11 @@ def signal_to_noise(table, results):
         return None
     floor = rows.groupby("panel")["value"].transform("min") / 3
     rows = rows.assign(row=rows["estimator"], low=rows["snr_low"].clip(lower=floor), high=rows["snr_high"])
-    caption = (
-        "Signal-to-noise ratio ||E g||^2 / tr Cov g of one group's gradient estimate, with its 95% interval; right is better, "
-        f"no scale of the advantages changes it. Each has the SNR of its own expected gradient. {_origin(table)} A line that "
-        "reaches the left end: the interval holds 0."
-    )
-    hidden = table[table["snr"] <= 0]["task"].value_counts(sort=False)
-    if len(hidden):
-        counts = ", ".join(f"{task} {n}" for task, n in hidden.items())
-        caption += f" Estimates at or below 0 (no signal found) have no place on the log axis and are not shown: {counts}."
+    hidden = ", ".join(f"{task} {n}" for task, n in table[table["snr"] <= 0]["task"].value_counts(sort=False).items())
+    told = f" Estimates at or below 0 (no signal found) have no place on the log axis and are not shown: {hidden}."
     names = [e for e in results.estimators if e in set(rows["estimator"])]
-    return dots(rows, names, "SNR [ratio, log scale]", null=None, log=True, cols=5, width=WIDE), caption
+    figure = dots(rows, names, "SNR [ratio, log scale]", null=None, log=True, cols=5, width=WIDE)
+    return figure, caption("snr", origin=_origin(table), hidden=told if hidden else "")
 
 
 # -------------------------------------------------------------------------------------------------------------- studies
@@ -215,15 +179,12 @@ def learning_rate(table, results):
             ax.vlines(line["lr"], line["low"], line["high"], color=look["color"], linewidth=0.7, zorder=2)
             ends[name] = line["max_at_k"].iloc[-1]
         ax.axvline(getattr(results.tasks[task], "optimiser", {}).get("lr", np.nan), color="#333333", linewidth=0.8, linestyle="--")
-        ax.set_xscale("log")
+        ax.set(xscale="log", title=task)
         style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=4)
-        ax.set_title(task)
         style.label_ends(ax, ends, names=results.estimators)
-    label_grid(axes, 3, "learning rate [log scale]", "max@K")
-    return figure, (
-        f"max@K after training against the learning rate, mean over tuning seeds ({seeds(table['num_seeds'])}) with 95% intervals. "
-        "Dashed: the rate in use, shared by all estimators."
-    )
+    figure.supxlabel("learning rate [log scale]", fontsize=8)
+    figure.supylabel("max@K", fontsize=8)
+    return figure, caption("learning_rate", seeds=seeds(table["num_seeds"]))
 
 
 def k_trained(table):
@@ -234,31 +195,23 @@ def k_trained(table):
 
     rows = table[~table["fixed"] | ~table.duplicated(["task", "estimator", "evaluated"])]
     rows = rows.assign(row=rows["estimator"] + np.where(rows["fixed"], "", " K=" + rows["k"].astype(str)))
-    tasks = list(dict.fromkeys(rows["task"]))
-    figure, axes = grid(len(tasks), 2, 0.6 + 0.17 * rows["row"].nunique(), WIDE, sharey=True)
-    for ax, task in zip(axes, tasks, strict=True):
-        wide = rows[rows["task"] == task].pivot(index="row", columns="evaluated", values="max_at_k")
-        wide = wide.reindex(rows["row"].drop_duplicates())
+    figure, axes = grid(rows["task"].nunique(), 2, 0.6 + 0.17 * rows["row"].nunique(), WIDE, sharey=True)
+    for ax, (task, part) in zip(axes, rows.groupby("task", sort=False), strict=True):
+        wide = part.pivot(index="row", columns="evaluated", values="max_at_k").reindex(rows["row"].drop_duplicates())
         heat(ax, wide - wide.max(), 0.2)
-        ax.set(title=task, ylabel="", xlabel="")
+        ax.set(title=task, ylabel="", xlabel="k evaluated")
         for i, name in enumerate(wide.index):
             for j in [j for j, k in enumerate(wide.columns) if name.endswith(f" K={k}")]:
                 ax.add_patch(Rectangle((j, i), 1, 1, fill=False, edgecolor="black", linewidth=1.5))
-    label_grid(axes, 2, "k evaluated")
-    return figure, (
-        "max@k after training for K, minus the best of its column (0), mean over seeds; framed: trained for the k that is "
-        f"evaluated. Without a K: an estimator that knows none. {seeds(table['num_seeds'])}."
-    )
+    return figure, caption("k_trained", seeds=seeds(table["num_seeds"]))
 
 
 def group_size(table, results, method=style.REFERENCE):
     """max@K against N at a fixed number of samples, two panels for each task: levels, and paired differences."""
     if not len(table):
         return None
-    return pairs(table, results, "group_size", "max_at_k", ("N [samples in a group]", "max@K"), method), (
-        "max@K after training against the size of a group, the number of samples being the same, mean over seeds, "
-        f"{seeds(table['num_seeds'])}. Left: levels. " + BARS.format(method=method)
-    )
+    figure = pairs(table, results, "group_size", "max_at_k", ("N [samples in a group]", "max@K"), method)
+    return figure, caption("group_size", seeds=seeds(table["num_seeds"]), bars=caption("bars"))
 
 
 def estimators(table, method=style.REFERENCE):
@@ -275,8 +228,4 @@ def estimators(table, method=style.REFERENCE):
     default = set(table.loc[table["default"], "estimator"])
     for tick in ax.get_yticklabels():
         tick.set_fontweight("bold" if tick.get_text() in default else "normal")
-    most = int(table.loc[table["task"] != "mean", "num_seeds"].max())
-    return figure, (
-        f"Every estimator on the cheap tasks: max@K after training minus {method}'s on the same seeds (at most {most} a task), "
-        "sorted by the mean of all tasks; below them those that refuse some tasks' rewards (grey). Bold: in the default list."
-    )
+    return figure, caption("estimators", most=int(table.loc[table["task"] != "mean", "num_seeds"].max()))

@@ -15,9 +15,7 @@ from maxpo_bench.settings import claims
 from maxpo_bench.studies import TIMED, style
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
-OWN_SECTION = ("properties", "power", *TIMED)  # TIMED: in the last section, the rest of the report reads no time
 PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
-NO_CHEAP = "Every registered estimator trained on the cheap tasks. Not computed yet: `make repro-estimators`."
 FLOATS = "%.6g"  # of the tables: what a processor's rounding moves is far behind it
 
 
@@ -41,12 +39,17 @@ def build(root="."):
             old.unlink()  # of a task or study that is no longer declared
     files.write_bytes(out / "claims.json", data["claims"].to_json(orient="records", indent=1, double_precision=6).encode() + b"\n")
     files.write_json(out / "metrics.json", tables.headline(results, data["claims"], data["overall"]))
+    method, scales = declared["method"], load.scales(results).items()
+    scaled = ", ".join(task for task, scale in scales if scale != (0.0, 1.0))
+    scaled = f" (on {scaled}: from the lowest to the highest value seen)" if scaled else ""
+    blocks = _blocks(results, declared, data, properties, drawn, studies)
+    names = {*results.estimators, *results.variance["estimator"], *words.TEXT["about"], *data["estimators"].get("estimator", ())}
     context = {
         "title": TITLE,
-        "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), declared["method"]),
-        "terms": f"{declared['method']} is {words.about(declared['method'])}. {words.TERMS}",
-        "sections": _sections(results, declared, data, properties, drawn, studies, written["max_at_k.tex"].decode()),
-        "colours": page.palette(results),
+        "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), method),
+        "terms": words.said("terms", method=method, about=words.about(method)),
+        "sections": list(page.sections(blocks, margin=margin_of(declared), scaled=scaled)),
+        "colours": style.colours(sorted(map(str, names))),
     }
     files.write_bytes(out / "report.md", _template("report.md.j2").render(**context).encode())
     html = _template("report.html.j2").render(**context, image=_images(out / "figures"))
@@ -95,8 +98,8 @@ def _draw(results, declared, data, folder):
         "collapse": ("collapse", figures.collapse(data["collapse"], results)),
         "tasks_max_at_k": ("claims_by_task", figures.single_tasks(data["claims_by_task"], results, both[:1], margin)),
         "tasks_pass_at_1": ("claims_by_task", figures.single_tasks(data["claims_by_task"], results, both[1:], margin)),
-        "curves_max_at_k": ("curves_by_task", figures.learning_curves(data["curves_by_task"], results, "max_at_k")),
-        "curves_pass_at_1": ("curves_by_task", figures.learning_curves(data["curves_by_task"], results, "pass_at_1")),
+        "curves_max_at_k": ("curves_by_task", figures.learning_curves(data["curves_by_task"], results, "max_at_k", "max@K")),
+        "curves_pass_at_1": ("curves_by_task", figures.learning_curves(data["curves_by_task"], results, "pass_at_1", "pass@1")),
         "ladder": ("ladder", figures.ladder(data["ladder"], results)),
         "variance_ratio": ("variance", figures.variance_ratio(data["variance"])),
         "snr": ("variance", figures.signal_to_noise(data["variance"], results)),
@@ -108,7 +111,7 @@ def _draw(results, declared, data, folder):
     if long.tasks:
         made |= {
             "long_tasks": ("long_claims_by_task", figures.single_tasks(data["long_claims_by_task"], long, both, margin)),
-            "long_curves": ("long_curves_by_task", figures.learning_curves(data["long_curves_by_task"], long, "max_at_k")),
+            "long_curves": ("long_curves_by_task", figures.learning_curves(data["long_curves_by_task"], long, "max_at_k", "max@K")),
             "long_variance": ("long_variance", figures.variance_ratio(data["long_variance"])),
         }
     blocks = {}
@@ -142,110 +145,61 @@ def _study(results, name, table, folder):
     return found
 
 
-def _sections(results, declared, data, properties, drawn, studies, latex):
-    method, margin, section, text = declared["method"], margin_of(declared), page.section, page.text
-
-    def of_study(name, table=False):
-        """The picture of a study, with its table where asked for or where there is no picture."""
-        if name not in studies:
-            return []
-        picture, csv = studies[name]["picture"], f"studies/{name}.csv"
-        if picture and not table:
-            return [picture]
-        caption, num_rows = "" if picture else studies[name]["caption"], len(results.studies[name])
-        return [picture, page.frame(results.studies[name], caption, csv, fold=num_rows > 40)]
-
-    def with_headings(names):
-        return [block for name in names if name in studies for block in [page.heading(studies[name]["title"]), *of_study(name)]]
-
+def _blocks(results, declared, data, properties, drawn, studies):
+    """{name in report.yaml: block of the page, a list of blocks, or None}."""
+    margin, measures, table, matrix = margin_of(declared), ("max@K", "pass@1", "gradient variance"), page.table, page.matrix
     first = [drawn[stem] for stem in ("answer", "regime_map") if drawn[stem]]
-    pair = (
-        {**first[0], "names": [n for f in first for n in f["names"]], "caption": " ".join(f["caption"] for f in first)}
-        if first
-        else None
+    first = (
+        {**first[0], "names": [f["names"][0] for f in first], "caption": " ".join(f["caption"] for f in first)} if first else None
     )
-    measures = ("max@K", "pass@1", "gradient variance")
-    unmeasured = [t for t in results.tasks if t not in set(data["variance"]["task"])]
-    long = results.long.tasks and page.matrix(data["long_claims"], method, measures, csv="tables/long_claims.csv")
-    sections = [
-        section(
-            "The answer", pair, page.matrix(data["claims"], method, measures, results.estimators, properties.to_dict("records"))
-        ),
-        section("Collapse", drawn["collapse"]),
-        section("How to read this", page.how_to_read(results, margin)),
-        section("Task by task", drawn["tasks_max_at_k"], drawn["tasks_pass_at_1"], page.overall_table(data["overall"])),
-        section(
-            "Pretrained models",
-            page.long_said(results.long, results.not_run),
-            drawn.get("long_tasks"),
-            long or None,
-            drawn.get("long_curves"),
-            page.ladder_ends(data["long_ladder"], (1, 4, 16), "tables/long_ladder.csv") if long else None,
-            drawn.get("long_variance"),
-        ),
-        section("Along training", drawn["curves_max_at_k"], drawn["curves_pass_at_1"]),
-        section("Before and after training", drawn["ladder"], page.ladder_ends(data["ladder"])),
-        section(
-            "Gradient variance",
-            page.matrix(data["claims"], method, ("gradient variance",)),
-            drawn["variance_ratio"],
-            drawn["snr"],
-            text(f"No usable results/variance/<task>.csv: {', '.join(unmeasured)}." if unmeasured else ""),
-        ),
-        section(
-            "Learning rates",
-            page.pending(results, "learning_rate"),
-            drawn["learning_rate"],
-            page.rates_table(results) if "learning_rate" in results.trained else None,
-            page.pending(results, "own_best"),
-            *page.protocols(data["claims"]),
-        ),
-        section(
-            "K, N and off-policy",
-            page.heading("Does training for K maximise max@K?"),
-            page.pending(results, "k_trained"),
-            page.k_trained_said(data["k_trained"], margin),
-            drawn["k_trained"],
-            page.heading("Many small groups or few large ones, for the same number of samples"),
-            page.pending(results, "group_size"),
-            drawn["group_size"],
-            page.heading("Two passes over each batch, clipped, as trainers do"),
-            page.pending(results, "off_policy"),
-            page.off_policy_table(data["off_policy"]),
-        ),
-        section(
-            "How many seeds a verdict takes",
-            *(
-                [*of_study("power")[:1], page.power_table(results.studies["power"])]
-                if "power" in studies
-                else [text("Not computed yet: `make repro-studies`.")]
-            ),
-        ),
-        section(
-            "All estimators",
-            drawn["estimators"],
-            *(page.cheap_blocks(data["estimators"]) if len(data["estimators"]) else [text(NO_CHEAP)]),
-        ),
-        section("The estimators", text(words.OBJECTIVES), *of_study("properties", table=True)) if "properties" in studies else None,
-        section("Studies without training", *with_headings(n for n in studies if n not in OWN_SECTION)),
-        section("Every verdict", page.every_verdict(data["claims"])),
-        section("Every cell", page.cell_table(data["cells"]), *page.exact_blocks(data["exact"]), page.runs_table(results)),
-        section("State of the cells", *page.status_blocks(data["cells"], results.notes)),
-        section(
-            "LaTeX",
-            text("max@K after training, mean over seeds, half-width of the 95% interval; needs booktabs."),
-            {"kind": "code", "text": latex, "csv": "tables/max_at_k.tex"},
-        ),
-        section(
-            "Time",
-            text("Everything above repeats on any machine; times do not. Nothing above was computed from them."),
-            page.matrix(data["time"], method, ("time",), csv="tables/time.csv") if len(data["time"]) else None,
-            page.wall_table(data["wall_clock"]),
-            page.costs_table(data["long_costs"]),
-            *with_headings(TIMED),
-        ),
-    ]
-    return [found for found in sections if found]
+    unmeasured = ", ".join(t for t in results.tasks if t not in set(data["variance"]["task"]))
+    trained, cheap = results.trained.get("learning_rate"), data["estimators"]
+    after = {m: [m, f"{m} low", f"{m} high"] for m in ("max@K", "pass@K", "pass@1")}
+    cells = page.columns(data["cells"].rename(columns={"num_seeds": "seeds"}), ["task", "estimator", "seeds", "status"], **after)
+    overall = data["overall"].rename(columns={"num_tasks": "tasks", "num_runs": "runs"})
+    overall = page.columns(overall, ["estimator", "tasks", "runs"], **{"max@K": ["mean", "low", "high"], "pass@1": after["pass@1"]})
+    blocks = drawn | {
+        "first": first,
+        "matrix": matrix(data["claims"], measures, results.estimators, properties.to_dict("records")),
+        "overall": table("overall", overall),
+        "long_said": page.long_said(results.long, results.not_run),
+        "ladder_ends": table("ladder_ends", page.ladder_ends(data["ladder"]), "ladder", fold=True),
+        "variance_matrix": matrix(data["claims"], measures[2:]),
+        "unmeasured": page.text(words.said("unmeasured", tasks=unmeasured) if unmeasured else ""),
+        "rates": table("rates", tables.learning_rates(trained, results), "") if trained is not None else None,
+        "k_trained_said": page.k_trained_said(data["k_trained"], margin),
+        "off_policy": table("off_policy", page.off_policy(data["off_policy"])),
+        "power_pending": page.text(words.said("pending", where="")) if "power" not in studies else None,
+        "cheap_said": page.cheap_said(cheap) if len(cheap) else page.text(words.said("no_cheap")),
+        "cheap": page.cheap(cheap) if len(cheap) else None,
+        "verdicts": page.every_verdict(data["claims"]),
+        "cells": table("cells", cells, fold=True),
+        "exact_said": page.exact_said(data["exact"]),
+        "exact": table("exact", data["exact"].drop(columns="p"), fold=True),
+        "runs": table("runs", page.runs(results), ""),
+        "statuses": page.statuses(data["cells"]),
+        "reasons": page.reasons(data["cells"]),
+        "notes": page.notes(data["cells"], results.notes),
+        "latex": {"kind": "code", "text": tables.latex(data["cells"], results)},
+        "time_matrix": matrix(data["time"], ("time",), csv="time") if len(data["time"]) else None,
+        "wall_clock": table("wall_clock", page.wall_clock(data["wall_clock"])),
+        "long_costs": table("long_costs", data["long_costs"]),
+    }
+    blocks["protocols_said"], blocks["protocols"] = page.protocols(data["claims"])
+    blocks |= {f"{study}_pending": page.pending(results, study) for study in load.TRAINED_STUDIES}
+    if results.long.tasks:
+        blocks["long_matrix"] = matrix(data["long_claims"], measures, csv="long_claims")
+        blocks["long_ladder"] = table("ladder_ends", page.ladder_ends(data["long_ladder"], (1, 4, 16)), "long_ladder")
+    for name, found in studies.items():
+        whole, group = results.studies[name], "timed_studies" if name in TIMED else "studies"
+        caption = "" if found["picture"] else found["caption"]
+        shown = page.frame(whole, caption, f"studies/{name}.csv", fold=len(whole) > 40)
+        if name in ("properties", "power"):
+            blocks |= {name: found["picture"], f"{name}_table": page.power_table(whole) if name == "power" else shown}
+        else:
+            heading = {"kind": "heading", "text": found["title"]}
+            blocks[group] = [*blocks.get(group, []), heading, found["picture"] or shown]
+    return blocks
 
 
 def _template(name):

@@ -1,50 +1,30 @@
-"""What the report calls things: a half-line for every estimator, the terms, the kinds of policy, and the first sentences."""
+"""What the report says in words: report.yaml, a half-line for every estimator, and the first sentences."""
 
 import ast
 from pathlib import Path
 
-ABOUT = {
-    "maxpo": "the method under test: pkpo's signal minus a leave-two-out baseline, so that a group sums to zero",
-    "pkpo": "what a sample adds to the best of K; never below zero, no baseline",
-    "pkpo_loo": "pkpo's earlier form: best of K with the sample minus a leave-one-out baseline, off-centre",
-    "pkpo_raw": "the best of K with the sample, nothing subtracted",
-    "pkpo_centred": "pkpo minus its group's mean: biased, here as a negative control",
-    "rloo": "reward minus the mean of the other samples; aims at the mean reward",
-    "dr_grpo": "reward minus the group's mean; aims at the mean reward",
-    "grpo": "reward minus the group's mean, over its standard deviation; aims at the mean reward",
-    "reinforce": "the plain reward, nothing subtracted",
-    "bon_mean": "maxpo over its group's standard deviation",
-    "passk_training": "chance that K samples pass, over its standard deviation; rewards 0 or 1 only",
-    "passk_reweighted": "mean-reward advantages, weighted towards hard prompts",
-    "tailrl": "maxpo for every K at once, each over its K",
-    "maxrl": "reward minus the group's mean, over that mean",
-    "rs_grpo": "exponential of the reward over the group's mean of it: risk-seeking",
-    "best_gap": "rewards only the best sample, by its lead over the second",
-    "fitted_blend": "this project's: between maxpo and pkpo, the weight fitted on other groups",
-    "baseline_blend": "between maxpo (weight 1) and pkpo (weight 0), a fixed weight",
-}
-TERMS = (
-    "N samples of one prompt or start state are a group; K is how many tries count. max@k is the expected best reward of k "
-    "samples, pass@k the chance that one of k passes, pass@1 that a single one does."
-)
-OBJECTIVES = "J_K is max@K as the objective of training, J_1 the mean reward; a bias is measured against them."
-ALIKE = {  # geometry of the regime study -> what kind of policy that is
-    "10 contexts of 10 arms": "10 prompts, 10 arms",
-    "orthogonal": "very many parameters",
-    "orthogonal, failures 2.5 x": "many; failures' gradients 2.5 x",
-    "orthogonal, prompts p and 1-p": "many; easy and hard prompts",
-}
+import yaml
+
+from maxpo_bench.studies.style import REFERENCE
+
+TEXT = yaml.safe_load((Path(__file__).parent / "report.yaml").read_text(encoding="utf-8"))
+
+
+def caption(name, **values):
+    return TEXT["captions"][name].format(**{"method": REFERENCE} | values)
+
+
+def said(name, **values):
+    return TEXT["paragraphs"][name].format(**values)
 
 
 def about(name):
-    """The half-line of an estimator; of one that is not in ABOUT the first sentence of its function's docstring."""
-    if name in ABOUT:
-        return ABOUT[name]
+    """The half-line of an estimator; of one without the first sentence of its function's docstring."""
     from maxpo_bench import estimators
 
     path = Path(estimators.__file__).parent / f"{name}.py"
-    if not path.is_file():
-        return ""
+    if name in TEXT["about"] or not path.is_file():
+        return TEXT["about"].get(name, "")
     found = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef) and n.name == name]
     text = (ast.get_docstring(found[0]) or "") if found else ""
     words = " ".join(text.split("\n\n")[0].split()).split(". ")[0].split()
