@@ -97,9 +97,10 @@ def collapse(table, results):
 def single_tasks(table, results, measures, margin, method=style.REFERENCE):
     """Paired differences method - rival on single tasks, a panel for each task and measure."""
     rows, what = _differences(table, measures, "task"), " and ".join(measures)
-    rows = rows[rows["row"].isin(results.estimators)].assign(panel=rows["panel"] + ": " + rows["measure"])
+    rows = rows[rows["row"].isin(results.estimators)]
     if not len(rows):
         return None
+    rows = rows.assign(panel=rows["panel"] + ": " + rows["measure"])
     panels = [(f"{t}: {m}", t) for t in results.tasks for m in measures]
     titles = {panel: panel if len(measures) > 1 else t for panel, t in panels if panel in set(rows["panel"])}
     names = [e for e in results.estimators if e in set(rows["row"])]

@@ -150,7 +150,7 @@ def _verdict_cell(row, view=""):
 
 
 def protocols(verdicts):
-    """(words, table): verdicts at the shared learning rate beside those with every estimator at its own best, on the swept tasks."""
+    """(words, table): verdicts at the shared learning rate beside those at each estimator's own best, on the swept tasks."""
     rows = verdicts[verdicts[PROTOCOLS[1]].isin(MARKS)] if PROTOCOLS[1] in verdicts else []
     if not len(rows):
         return None, None
@@ -190,6 +190,8 @@ def ladder_ends(data, ks=(1, 16)):
     """pass@k for some k side by side on the tasks with 0/1 rewards, each task's first row the policy before training."""
     graded = set(data.loc[(data["max_at_k"] - data["pass_at_k"]).abs() > 1e-9, "task"])
     data = data[data["k"].isin(ks) & ~data["task"].isin(graded)].sort_values("step", kind="stable")
+    if not len(data):
+        return None
     data = data.assign(estimator=data["estimator"].where(data["when"] == "after", "before training"))
     data = data.drop_duplicates(["task", "estimator", "k"])
     data["shown"] = spans(data, "pass_at_k", "pass_at_k_low", "pass_at_k_high")
