@@ -213,8 +213,15 @@ def _template(name):
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = _markdown
+    environment.filters |= {"md": _markdown, "code": _code}
     return environment.get_template(name)
+
+
+def _code(value):
+    """Text for HTML in which `words` between backticks are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(value))))
 
 
 def _markdown(value):

@@ -45,7 +45,8 @@ def listed(names, most=5):
 
 def short(value, sign=""):
     """.017, or +.017 with sign "+": three decimals and no leading zero."""
-    return "0" if abs(value) < 0.0005 else f"{value:{sign}.3f}".replace("0.", ".", abs(value) < 0.9995)
+    text = "0" if abs(value) < 0.0005 else f"{value:{sign}.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 0.9995 else text
 
 
 PURPOSES = {"max@K": "the best of K samples", "pass@1": "a single answer"}

@@ -117,7 +117,11 @@ def test_off_policy_is_paired_by_seed(project):
     lead = found["max_at_k_gap"]
     assert lead["maze", "pkpo", 1] == pytest.approx(lead["maze", "pkpo", 2]) and lead["maze", "maxpo", 2] == 0
     shown = page.off_policy(table)
-    assert set(shown.loc[shown["estimator"] == "maxpo", "minus maxpo"]) == set(shown.loc[shown["epochs"] == 1, "minus 1 epoch"]) == {"-"}
+    assert (
+        set(shown.loc[shown["estimator"] == "maxpo", "minus maxpo"])
+        == set(shown.loc[shown["epochs"] == 1, "minus 1 epoch"])
+        == {"-"}
+    )
 
 
 def test_who_joins_the_default_list(project):
