@@ -118,7 +118,8 @@ def _draw(results, declared, data, folder):
     for stem, (table, drawn) in made.items():
         if drawn:
             style.save(drawn[0], folder / f"{stem}.svg")
-        blocks[stem] = page.figure([(stem, drawn[1])], f"tables/{table}.csv") if drawn else None
+        folder_of = "studies" if table == "regimes" else "tables"
+        blocks[stem] = page.figure([(stem, drawn[1])], f"{folder_of}/{table}.csv") if drawn else None
     return blocks
 
 
