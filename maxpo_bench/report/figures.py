@@ -195,6 +195,7 @@ def k_trained(table):
     from matplotlib.patches import Rectangle
 
     rows = table[~table["fixed"] | ~table.duplicated(["task", "estimator", "evaluated"])]
+    rows = rows.sort_values(["fixed", "estimator", "k"], kind="stable")
     rows = rows.assign(row=rows["estimator"] + np.where(rows["fixed"], "", " K=" + rows["k"].astype(str)))
     figure, axes = grid(rows["task"].nunique(), 2, 0.6 + 0.17 * rows["row"].nunique(), WIDE, sharey=True)
     for ax, (task, part) in zip(axes, rows.groupby("task", sort=False), strict=True):
