@@ -1,6 +1,7 @@
 """The plan of the house: rooms side by side, imports one way. A newcomer finds things by it, so it is held."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,13 @@ def test_imports_run_one_way():
 def test_a_room_says_what_belongs_in_it(name):
     text = ast.get_docstring(ast.parse((PACKAGE / name / "__init__.py").read_text()))
     assert text and len(text.splitlines()[0]) > 40
+
+
+def test_ci_runs_every_part_of_its_budget():
+    root = PACKAGE.parent
+    table = (root / "CONTRIBUTING.md").read_text().split("## What CI spends")[1].split("| together |")[0]
+    minutes = [int(number) for number in re.findall(r"\| (\d+) \|$", table, flags=re.MULTILINE)]
+    parts = re.findall(r"^\| `([^`]+)`", table, flags=re.MULTILINE)
+    lines = [line.split("#")[0].split("||")[0].strip() for line in (root / ".ci" / "run").read_text().splitlines()]
+    assert ".ci/peers" in parts and [part for part in parts if part not in lines] == []
+    assert sum(minutes) <= 90
