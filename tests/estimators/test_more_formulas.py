@@ -231,6 +231,23 @@ def test_whitening_over_the_batch(rows):
     close(found, [[float(r) / (over_batch(rows)[1] + 1e-4) for r in row] for row in centred])
 
 
+@pytest.mark.parametrize("size", [1e-5, 1e-4, 1.0])
+def test_guards_of_the_variance(size):
+    """Added inside the root (verl), or its least value (OpenRLHF): both decide where a batch is nearly flat."""
+    rows = [[float(x) * size for x in row] for row in GRADED[:3]]
+    m, s = over_batch(rows)
+    for guard, root in (
+        ({"variance_eps": 1e-8}, math.sqrt(s**2 + 1e-8)),
+        ({"least_variance": 1e-8}, math.sqrt(max(s**2, 1e-8))),
+    ):
+        found = get("reinforce_pp")(tensor(rows), eps=0.0, **guard)
+        close(found, [[(r - m) / root for r in row] for row in rows], 1e-9)
+    centred = [[n / (n - 1) * (r - sum(row) / n) for r in row] for row, n in ((row, len(row)) for row in rows)]
+    s = math.sqrt(sum(x * x for row in centred for x in row) / (len(rows) * len(rows[0]) - 1))
+    found = get("reinforce_pp_baseline")(tensor(rows), leave_one_out=True, eps=0.0, variance_eps=1e-8)
+    close(found, [[x / math.sqrt(s**2 + 1e-8) for x in row] for row in centred], 1e-9)
+
+
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("rows", [*BATCHES, [GRADED[0]]])
 def test_james_stein(rows, k):
