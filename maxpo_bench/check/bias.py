@@ -21,11 +21,11 @@ def check_unbiased(subject, report, objective):
     kinds = list(subject.bandits.values())
     binary = [arms for name, arms in subject.bandits.items() if name.startswith("binary")]
 
-    def fit_all(chosen):
+    def fit_all(chosen, side=subject.side):
         cases = [(n, k) for n in subject.sizes for k in subject.valid[n]]
         if not takes_k:  # one k stands for all
             cases = [(n, subject.valid[n][0]) for n in subject.sizes]
-        fits = [properties.fit_objectives(subject.call, chosen, n, k, subject.num_groups, subject.side) for n, k in cases]
+        fits = [properties.fit_objectives(subject.call, chosen, n, k, subject.num_groups, side) for n, k in cases]
         return {target: [fit[target] for fit in fits if target in fit] for target in fits[0]}
 
     fits = fit_all(kinds)
@@ -47,17 +47,20 @@ def check_unbiased(subject, report, objective):
             return
     target = report.objective
     worst = max(fits[target], key=lambda fit: fit.bias)
+    biased = f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
     reason = (
         explain(fits, target, subject.num_groups)
         or explain_direction(subject, target, takes_k)
         or explain_binary(fit_all(binary) if binary else {}, kinds != binary)
-        or f"biased: ||E[g] - grad {target}|| is {worst.bias:.2g} of ||grad {target}|| at N = {worst.n}, K = {worst.k}"
+        or biased + (explain_k(fits[target]) or explain_side(subject, target, fit_all))
     )
     report.add("unbiased", "fail", reason, bias_example(subject, target))
 
 
 def explain(fits, target, groups=1):
     """In words, what E[g] is instead of the gradient of the target; None when it is nothing known."""
+    if all(abs(fit.factor) < TOLERANCE and fit.residual < TOLERANCE for fit in fits[target]):
+        return "E[g] = 0 on every bandit tried: on average nothing is learned"
     for name in (target, "J_1", "J_K", "sum J_K/K", "J_N"):
         if max(fit.residual for fit in fits[name]) > TOLERANCE:
             continue
@@ -65,7 +68,8 @@ def explain(fits, target, groups=1):
         if groups > 1 and all(abs(fit.factor - 1 + 1 / (groups * fit.n)) < TOLERANCE for fit in fits[name]):
             scale = "1 - 1/(GN), N samples in each of the G groups of a batch"
         if name == target:
-            return f"wrong scale: E[g] = c grad {target} with c = {scale if scale != 'varies' else factors(fits[name])}"
+            what = "sign" if all(fit.factor < 0 for fit in fits[name]) else "scale"
+            return f"wrong {what}: E[g] = c grad {target} with c = {scale if scale != 'varies' else factors(fits[name])}"
         times = "" if scale == "1" else f"({scale}) "
         return f"another objective: E[g] = {times}grad {name}" + (
             ", a formula for k = N used at k < N" if name == "J_N" else f", not grad {target}"
@@ -85,9 +89,9 @@ def explain(fits, target, groups=1):
 def explain_direction(subject, target, takes_k):
     """That E[g] points the right way in every single bandit and policy, with a factor that depends on them; None otherwise."""
     n = subject.sizes[-1]
-    k = subject.some_k(n) if takes_k else subject.valid[n][0]
+    ks = subject.valid[n] if takes_k else subject.valid[n][:1]
     factors = []
-    for rewards, logits in itertools.product(subject.bandits.values(), properties.POLICIES):
+    for k, rewards, logits in itertools.product(ks, subject.bandits.values(), properties.POLICIES):
         arms = properties.all_groups(len(rewards), n, subject.num_groups)
         side = properties.side_information(subject.side, arms, logits)
         advantages = subject.call(torch.tensor(rewards, dtype=torch.float64)[arms], k=k, **side)
@@ -107,6 +111,25 @@ def explain_binary(fits, wider):
         if max(fit.bias for fit in fits[name]) < TOLERANCE:
             return f"unbiased on binary rewards only, there for {name}"
     return None
+
+
+def explain_k(fits):
+    """At which K it is unbiased where it is at some; "" otherwise."""
+    wrong = {fit.k for fit in fits if fit.bias >= TOLERANCE}
+    right = sorted({fit.k for fit in fits} - wrong)
+    return f"; unbiased at K = {', '.join(map(str, right))}, not at K = {', '.join(map(str, sorted(wrong)))}" if right else ""
+
+
+def explain_side(subject, target, fit_all):
+    """What is left of a bias when the side information is the same for all samples; "" where there is none."""
+    if not subject.side:
+        return ""
+    words = " and ".join(name.replace("_", " ") for name in subject.side)
+    fits = fit_all(list(subject.bandits.values()), side=())
+    if max(fit.bias for fit in fits[target]) < TOLERANCE:
+        return f"; with {words} all alike it is unbiased"
+    left = explain(fits, target, subject.num_groups)
+    return f"; with {words} all alike, {left}" if left else f"; also with {words} all alike"
 
 
 def factors(fits):
@@ -129,8 +152,10 @@ def bias_example(subject, target):
             wanted = properties.exact_gradients(pair, uniform, n, k)[target]
             if not (got - wanted).norm() <= 1e-4 * wanted.norm().clamp_min(1e-3):
                 got, wanted = ([round(x, 5) for x in gradient.tolist()] for gradient in (got, wanted))
+                batch = f", {subject.num_groups} groups in a batch" if subject.num_groups > 1 else ""
                 lengths = f", lengths {list(properties.LENGTHS[: len(pair)])}" if "lengths" in subject.side else ""
                 return (
-                    f"{list(pair)}, one per arm{lengths}, uniform policy, N = {n}, K = {k}: E[g] = {got}, grad {target} = {wanted}"
+                    f"{list(pair)}, one per arm{lengths}, uniform policy, N = {n}, K = {k}{batch}: E[g] = {got}, "
+                    f"grad {target} = {wanted}"
                 )
     return None

@@ -47,6 +47,7 @@ class Adapted:
         self.name = getattr(function, "__name__", type(function).__name__)
         self.convention, self.roles = read(function, convention, k_parameter, group_size_parameter)
         self.across_groups = False
+        self.changes_rewards = False  # then it gets a copy
         self.takes_batches = getattr(function, "across_groups", False)  # a registry estimator: batches before axis -2
         self.side = tuple(
             name
@@ -100,6 +101,7 @@ class Adapted:
         if self.convention == "verl":
             return self.verl_batch(rewards, k, lengths, score_norms)[:, 0].view(rewards.shape)
         shape = (-1,) if self.convention == "trl" else rewards.shape
+        rewards = rewards.clone() if self.changes_rewards else rewards
         given = {"k": k, "group size": rewards.shape[-1]}
         for role, values in (("lengths", lengths), ("score norms", score_norms)):
             given[role] = torch.ones(rewards.shape, dtype=torch.float64).view(shape) if values is None else values.reshape(shape)

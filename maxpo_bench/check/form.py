@@ -16,9 +16,10 @@ def check_ddof(subject, report, objective):
     n = subject.sizes[-1]
     group = torch.tensor([[0.1, 0.9, 0.3, 0.6, 0.8, 0.2, 0.7][:n]], dtype=torch.float64)
     k = subject.some_k(n)
-    full, half = subject.call(group, k=k).double(), subject.call(group / 2, k=k).double()
-    moment = full.square().mean().item()
-    if (full - half).abs().max() > 0.01 * full.abs().max() or abs(full.sum()) > 1e-4 * full.abs().sum():
+    batch = subject.batches(group)
+    full, half = subject.call(batch, k=k)[0].double(), subject.call(batch / 2, k=k)[0].double()
+    moment, n = full.square().mean().item(), full.numel()  # of all groups that share the std
+    if not moment or (full - half).abs().max() > 0.01 * full.abs().max() or abs(full.sum()) > 1e-4 * full.abs().sum():
         report.add("ddof", "note", "does not apply: advantages are not standardised")
     elif abs(moment - 1) < 0.01:
         report.add("ddof", "pass", "standardised with the std over N (ddof 0)")
@@ -27,9 +28,9 @@ def check_ddof(subject, report, objective):
             "ddof",
             "fail",
             f"the std divides by N-1 (ddof 1): mean A^2 is {moment:.4g}, not 1",
-            group[0],
-            full[0],
-            full[0] / moment**0.5,
+            batch[0],
+            full,
+            full / moment**0.5,
         )
     else:
         report.add("ddof", "note", f"scale-invariant, but not a z-score: mean A^2 is {moment:.4g}")
@@ -37,10 +38,10 @@ def check_ddof(subject, report, objective):
 
 def check_centring(subject, report, objective):
     """Whether the advantages of every group sum to zero; neither right nor wrong: a baseline free of own rewards need not."""
-    size = subject.call(subject.ladder(subject.some_size()), k=subject.some_k(subject.some_size())).double().abs().max()
+    size = subject.alone(subject.ladder(subject.some_size()), subject.some_k(subject.some_size())).double().abs().max()
     for n, k, groups in subject.small_groups():
         side = subject.varied(groups)
-        advantages = subject.call(groups, k=k, **side).double()
+        advantages = subject.alone(groups, k, **side).double()
         sums = advantages.sum(-1)
         if sums.abs().max() > 1e-5 * size * n:
             row = (sums.abs() > 1e-5 * size * n).nonzero()[0, 0]
@@ -51,7 +52,7 @@ def check_centring(subject, report, objective):
                 f"not centred: these advantages sum to {sums[row]:.4g}",
                 groups[row],
                 advantages[row],
-                given=", ".join(given),
+                given=subject.given(n, *given),
             )
             return
     report.add("centring", "note", "centred: the advantages of a group sum to zero")
@@ -59,9 +60,12 @@ def check_centring(subject, report, objective):
 
 def check_form(subject, report, objective):
     n, k = subject.some_size(), subject.some_k(subject.some_size())
-    groups = subject.ladder(n)
+    groups = subject.batches(subject.ladder(n))
     advantages = subject.call(groups, k=k).double()
     size = advantages.abs().max()
+    if not size:
+        report.add("form", "note", "always 0")
+        return
     sign = "never negative" if advantages.min() >= 0 else "never positive" if advantages.max() <= 0 else "of both signs"
     scaling = ""
     if "graded" in subject.kinds:

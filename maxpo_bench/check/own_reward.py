@@ -12,7 +12,12 @@ from maxpo_bench.check.subject import rounded
 POINTS = (0.6, 0.65, 0.75, 0.85, 0.95)  # own rewards, above all others; mirrored, 1 - x, below all others
 FACTORS = {  # what is left of the own reward's effect when a mean that holds it is taken off: at N, K and G groups of a batch
     "1 - 1/N": lambda n, k, g: 1 - 1 / n, "1 - K/N": lambda n, k, g: 1 - k / n, "1 - 1/(GN)": lambda n, k, g: 1 - 1 / (g * n),
+    "1 - 1/G": lambda n, k, g: 1 - 1 / g if g > 1 else float("nan"),
 }  # fmt: skip
+WHOSE = {
+    "1 - 1/(GN)": "the batch's, which includes its own group",
+    "1 - 1/G": "a mean over the G groups of a batch, its own included",
+}
 
 
 def others(n):
@@ -39,7 +44,11 @@ def check_own_reward(subject, report, objective):
         k = subject.some_k(n)
         own, groups, advantages = moved(subject, n, k, False)
         if (advantages - advantages[:, :1]).abs().max() <= 1e-6 * advantages.abs().max():  # moves nothing up there
+            first = advantages
             own, groups, advantages = moved(subject, n, k, True)
+            if not advantages.any() and not first.any():
+                report.add("own reward", "note", "does not apply: no advantage but 0")
+                return
         share = (own - own[0]) / (own[-1] - own[0])
         line = advantages[:, :1] + share * (advantages[:, -1:] - advantages[:, :1])
         gap = (advantages - line).abs()
@@ -57,7 +66,8 @@ def check_own_reward(subject, report, objective):
                 advantages[row, column : column + 1],
                 line[row, column : column + 1],
                 f"the first sample's; it has {rounded(advantages[row, [0, -1]])} with rewards {rounded(own[[0, -1]])}"
-                + f", k = {k}" * subject.takes_k,
+                + f", k = {k}" * subject.takes_k
+                + subject.given(n).replace("beside", ", beside"),
             )
             return
         slope = (advantages[:, -1] - advantages[:, 0]) / (own[-1] - own[0])
@@ -69,10 +79,11 @@ def check_own_reward(subject, report, objective):
             continue
         factors = found
         example = groups[0, -1], advantages[0, -1:], advantages[0, :1] + wanted * (own[-1] - own[0])
-        given = f"the first sample's; it has {advantages[0, 0]:.6g} with reward {own[0]:.6g}" + f", k = {k}" * subject.takes_k
+        given = f"the first sample's; it has {advantages[0, 0]:.6g} with reward {own[0]:.6g}"
+        given = subject.given(n, given, f"k = {k}" * subject.takes_k)
     if factors:
         share = next(name for name in FACTORS if name in factors)
-        whose = "the batch's, which includes its own group" if share == "1 - 1/(GN)" else "the group's"
+        whose = WHOSE.get(share, "the group's")
         report.add(
             "own reward",
             status,
@@ -80,25 +91,24 @@ def check_own_reward(subject, report, objective):
             *example,
             given,
         )
-    elif max(high for _, high in slopes) - min(low for low, _ in slopes) < 1e-5 and abs(slopes[0][0] - wanted) < 1e-5:
-        report.add(
-            "own reward",
-            "pass",
-            "in neither scale nor baseline: the advantage moves with it one to one" + " times k" * (wanted > 1),
+        return
+    low, high = (value + 0.0 for value in slopes[-1])  # no -0
+    span = f"{low:.4g}" if high - low <= 1e-5 * abs(high) else f"{low:.4g} to {high:.4g}, by the others' rewards,"
+    domain = "any" if "negative" in subject.kinds else "unit interval"
+    across = subject.call.across_groups
+    if properties.own_sample(subject.call, domain, n, subject.valid[n], across, side=(), tolerance=1e-4) == "yes":
+        text = f"by {span} at N = {n} where it is the best or the worst, and elsewhere along no objective known here: it enters a "
+        text = (
+            text + "scale or baseline in steps, as in a median, a rank or a count"
+            if high or low
+            else "in steps alone, as a rank does"
         )
+        report.add("own reward", "note", f"the advantage moves with it {text}")
+    elif max(high for _, high in slopes) - min(low for low, _ in slopes) < 1e-5 and abs(low - wanted) < 1e-5:
+        text = "in neither scale nor baseline: the advantage moves with it one to one" + " times k" * (wanted > 1)
+        report.add("own reward", "pass", text)
     else:
-        low, high = slopes[-1]
-        span = f"{low:.4g}" if high - low < 1e-5 * abs(high) else f"{low:.4g} to {high:.4g}, by the others' rewards"
-        domain = "any" if "negative" in subject.kinds else "unit interval"
-        if properties.own_sample(subject.call, domain, n, subject.valid[n], subject.call.across_groups) == "no":
-            report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span} at N = {n}")
-        else:
-            report.add(
-                "own reward",
-                "note",
-                f"the advantage moves with it by {span} at N = {n} where it is best, and elsewhere "
-                "as no objective known here has it: it may be in a median or a rank that is baseline or scale",
-            )
+        report.add("own reward", "pass", f"not in its own scale; the advantage moves with it by {span.rstrip(',')} at N = {n}")
 
 
 def alike(advantages):

@@ -345,11 +345,11 @@ def utilities(rewards, k):
     return found
 
 
-def own_sample(function, domain, n, ks, across):
+def own_sample(function, domain, n, ks, across, side=None, tolerance=1e-9):
     """Whether sample i enters its own scale or baseline, beyond what the objective makes of its reward: "yes" or "no".
 
     Everything else held fixed, A_i has to be a times the utility of r_i plus b, whatever i's own reward, length and score
-    norm, for one objective's utility. "n/a" on binary rewards: two values always lie on a line.
+    norm, for one objective's utility. "n/a" on binary rewards: two values always lie on a line. side: the function's, by default.
     """
     if domain == "binary":
         return "n/a"
@@ -357,19 +357,20 @@ def own_sample(function, domain, n, ks, across):
     own = torch.tensor([0.0, 0.15, 0.4, 0.55, 0.8, 1.0] * 2, dtype=torch.float64)
     generator = torch.Generator().manual_seed(2)
     rewards = torch.rand(24, 1, 2, n, generator=generator, dtype=torch.float64).repeat(1, len(own), 1, 1)  # [sets, own, 2, N]
-    side = {name: values.clone() for name, values in side_of(function.side, rewards).items()}
+    used = function.side if side is None else side
+    given = {name: values.clone() for name, values in side_of(used, rewards).items()}
     rewards[..., 0, 0] = own
-    for values in side.values():
+    for values in given.values():
         values[..., 0, 0] = torch.where(torch.arange(len(own)) < len(own) // 2, 1.0, 3.0)
     if not across:
-        rewards, side = rewards[..., 0, :], {name: values[..., 0, :] for name, values in side.items()}
-    advantages = function(rewards, k=k, **side)
+        rewards, given = rewards[..., 0, :], {name: values[..., 0, :] for name, values in given.items()}
+    advantages = function(rewards, k=k, **given).double()
     advantages, group = (values if not across else values[..., 0, :] for values in (advantages, rewards))
     wanted = advantages[..., 0]  # [sets, own]
     for utility in utilities(group, k).values():
         basis = torch.stack([utility, torch.ones_like(utility)], -1)
         left = wanted - (basis @ torch.linalg.lstsq(basis, wanted[..., None]).solution)[..., 0]
-        if left.abs().max() < 1e-9 * wanted.abs().max():
+        if left.abs().max() <= tolerance * wanted.abs().max():
             return "no"
     return "yes"
 

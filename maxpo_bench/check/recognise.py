@@ -16,6 +16,7 @@ from maxpo_bench.estimators import get, names
 
 VALUES = {  # of an option with this name, what public code has; the estimator's own default is tried first, a bool both ways
     "eps": (1e-4, 1e-5, 1e-6, 1e-8, 1e-9, 1e-3, 0.0), "ddof": (0, 1), "form": ("focal", "lead", "mapo", "sqrt", "clipped"),
+    "variance_eps": (1e-8,),
     "count": ("groups", "rewards"), "std_of": ("centred", "rewards"), "gamma": (0.5, 1.0), "beta": (1.0, 2.0, 4.0, 5.0, 10.0),
     "quantile": (0.2, 0.4, 0.5, 0.6, 0.8), "weights": ("ReMin", "Median", "TopM:2", "BotM:2"), "weight": (0.1,), 
     "w": (0.5, 0.0, 1.0),
@@ -80,7 +81,7 @@ def draw(subject, n, k):
     tiny = [] if domain == "binary" else [rewards[:4] * 1e-3, rewards[:4] * 1e-6]
     rewards = torch.cat([rewards, *tiny, edges])
     if subject.call.across_groups:
-        rewards = rewards.view(-1, 2, n)  # batches of two, the last ones with a flat group
+        rewards = rewards.view(-1, 4, n)  # batches of four: of two, a mean of the others is the other's
     side = {name: values for name, values in varied_side(rewards).items() if name in subject.side}
     return n, k, rewards, side, subject.call(rewards, k=k, **side).double()
 
@@ -101,6 +102,8 @@ def matches(name, subject, drawn, rows, tolerance):
             return k if fixed is None else fixed if fixed > 0 else n + fixed
 
         for options in candidates(estimator):
+            if options.get("token_weighted") and "lengths" not in subject.side:
+                continue  # nothing of it can be seen
             scale = equal_scale(estimator, options, drawn, k_of, rows, tolerance)
             if scale:
                 changed = sum(value != estimator.options[key] for key, value in options.items())

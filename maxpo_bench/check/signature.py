@@ -39,6 +39,11 @@ WORDS = {  # role of a parameter: the names it has in public code
     "log probs": ("old_log_probs",),
     "squared probs": ("sum_pi_squared",),
 }
+UNKNOWN = {  # what trainers hand over and the check has not
+    "values": "a value function's estimates", "reward_baselines": "rewards of a greedy rollout", "log_probs": "log-probabilities",
+    "ref_log_probs": "log-probabilities", "logprobs": "log-probabilities", "entropy": "entropies", "entropys": "entropies",
+    "advantages": "advantages",
+}  # fmt: skip
 VERL_ONLY = ("index", "config", "log probs", "squared probs")  # roles that mean something beside a mask alone
 
 
@@ -120,7 +125,12 @@ def read(function, convention=None, k_parameter=None, group_size_parameter=None)
             )
         roles["group size"] = unclear.pop(0)
     if unclear:
-        first = unclear[0]
+        first = next((word for word in unclear if word in UNKNOWN), unclear[0])
+        if first in UNKNOWN:
+            raise InputError(
+                f"{name}({', '.join(named)}): needs {first!r}, {UNKNOWN[first]}; the check has rewards, k, the group size, mask, "
+                "index, lengths and score norms"
+            )
         ways = [
             f"--{option} {first}"
             for option, role in (("k-parameter", "k"), ("group-size-parameter", "group size"))

@@ -87,6 +87,19 @@ class Subject:
         companion = torch.tensor((COMPANION * n)[:n]) if fill is None else torch.full((n,), fill)
         return torch.stack([rewards, companion.to(rewards).expand_as(rewards)], dim=1)
 
+    def batches(self, rewards):
+        """Groups [R, N] as they are handed over: [R, N], or [R, 2, N] with COMPANION beside each."""
+        return self.paired(rewards) if self.call.across_groups else rewards
+
+    def own(self, advantages):
+        """Of the advantages of `batches`, those of the groups themselves: [R, N]."""
+        return advantages[:, 0] if self.call.across_groups else advantages
+
+    def given(self, n, *words):
+        """What else a counter-example's group of n was handed over with, in words; "" where nothing."""
+        beside = [f"beside a group of rewards {list((COMPANION * n)[:n])}"] if self.call.across_groups else []
+        return ", ".join([*filter(None, words), *beside])
+
     def some_k(self, n):
         """A k that tells most about the function: 2 where allowed, else the largest."""
         if n not in self.valid:
