@@ -74,16 +74,26 @@ def render():
         "# Which formula does my trainer run?",
         "",
         "Names do not identify formulas. Each row was read in the trainer's source at the version given; the formula is an entry "
-        "of this registry with its options (`maxpo_bench/estimators/`), on the scale of the mean loss. `-`: not a function of one "
+        "of this registry with its options ([all of them](gallery.md)), on the scale of the mean loss. `-`: not a function of one "
         "reward per sample. verl 0.9.1, TRL 1.16.0 and tinker-cookbook 0.6.1 were also run: their own functions give these "
-        "formulas' advantages to 1e-6 (`tests/peers/test_trainers.py`). Made from `maxpo_bench/estimators/shipped.csv`.",
-        "",
-        "| trainer | version | name there | formula | note |",
-        "|---|---|---|---|---|",
+        "formulas' advantages to 1e-6 (`tests/peers/test_trainers.py`), on batches without spread as well. To ask of a function "
+        "itself: [`maxpo-bench check`](check.md). Made from `maxpo_bench/estimators/shipped.csv`.",
     ]
-    for row in rows():
-        formula = f"`{row['formula']}`" if row["formula"] else "-"
-        lines.append(f"| {row['trainer']} | {row['version']} | {row['name']} | {formula} | {row['note']} |")
+    for trainer in dict.fromkeys(row["trainer"] for row in rows()):
+        own = [row for row in rows() if row["trainer"] == trainer]
+        files = ", ".join(dict.fromkeys(f"`{row['file']}`" for row in own))
+        lines += [
+            "",
+            f"## {trainer}",
+            "",
+            f"Version {own[0]['version']}, {files}.",
+            "",
+            "| name there | formula | note |",
+            "|---|---|---|",
+        ]
+        for row in own:
+            formula = f"`{row['formula']}`" if row["formula"] else "-"
+            lines.append(f"| {row['name']} | {formula} | {row['note']} |")
     lines += [
         "",
         "## What each formula estimates",
