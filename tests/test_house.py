@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "maxpo_bench"
 # Each room may import those before it, at any place of a file. Whoever needs it the other way round is in the wrong room.
 ORDER = (
     "errors", "machine", "estimators", "settings", "training", "measure", "check", "adapters", "policies", "problems", "studies",
-    "pipeline", "report", "commands", "cli",
+    "pipeline", "cluster", "report", "commands", "cli",
 )  # fmt: skip
 
 

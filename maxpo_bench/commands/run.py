@@ -1,4 +1,4 @@
-"""`maxpo-bench run TASK ... | --all | --studies | --estimators | --long`."""
+"""`maxpo-bench run TASK ... | --all | --studies | --estimators | --long`, each with `--on ray[:ADDRESS]` or without."""
 
 PLACE = 6
 HELP = "compute tasks into results/ through the pipeline, as far as they are not up to date, and the report"
@@ -16,9 +16,15 @@ def arguments(parser):
     parts = parser.add_mutually_exclusive_group()
     for part, about in PARTS.items():
         parts.add_argument(f"--{part}", action="store_const", const=part, dest="part", default="", help=about)
+    parser.add_argument("--on", metavar="ray[:ADDRESS]", help="on a Ray of this machine (ray) or on a cluster (ray:ADDRESS)")
 
 
 def run(args):
-    from maxpo_bench.pipeline.repro import run as compute
+    from maxpo_bench.pipeline import repro
 
-    return compute(args.tasks, args.part)
+    if args.on:
+        from maxpo_bench.cluster import driver
+
+        repro.check_asked(args.tasks, args.part)
+        return driver.run(args.tasks, args.part, args.on)
+    return repro.run(args.tasks, args.part)

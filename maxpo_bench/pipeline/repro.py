@@ -147,6 +147,12 @@ def _call(folder, *words):
     return subprocess.run([sys.executable, "-m", "maxpo_bench.cli", *words], cwd=folder, env=_environment(), check=False).returncode
 
 
+def check_asked(tasks, part):
+    """InputError where neither or both of task names and a part are given."""
+    if bool(part) == bool(tasks):
+        raise InputError("give task names, or one of --all, --studies, --estimators and --long")
+
+
 def run(tasks, part="", root=None):
     """Compute into results/ what is not up to date, through DVC; then the report.
 
@@ -156,8 +162,7 @@ def run(tasks, part="", root=None):
     """
     root = Path(root or task_file.root())
     params = declared(root)
-    if bool(part) == bool(tasks):
-        raise InputError("give task names, or one of --all, --studies, --estimators and --long")
+    check_asked(tasks, part)
     slow = params["long_tasks"]
     chosen = chosen_tasks(root, params, list(tasks) or (slow if part == "long" else params["tasks"]), slow)
     _check_git(root)
