@@ -1,6 +1,5 @@
-"""How long stages take on a number of slots: from the committed times of cells, as a list scheduler would place them."""
+"""How long stages take on a number of slots, from the committed times of cells."""
 
-import heapq
 import shlex
 
 from maxpo_bench.errors import InputError
@@ -25,12 +24,17 @@ def seconds(root, stage, cpus=1):
         return None
 
 
-def ranks(stages, known):
-    """{stage: seconds until the last of those that wait for it has ended}: who goes first."""
+def followers(stages):
+    """{stage: those of the stages that wait for it}."""
     after = {stage: [] for stage in stages}
     for stage in stages:
         for other in stage.waits & after.keys():
             after[other].append(stage)
+    return after
+
+
+def ranks(after, known):
+    """{stage: seconds until the last of those that wait for it has ended}: the largest goes first."""
     found = {}
 
     def rank(stage):
@@ -38,30 +42,15 @@ def ranks(stages, known):
             found[stage] = (known.get(stage) or START_S) + max(map(rank, after[stage]), default=0.0)
         return found[stage]
 
-    for stage in stages:
+    for stage in after:
         rank(stage)
     return found
 
 
-def makespan(stages, known, cpus, slots):
-    """Seconds for all of the stages, the longest way first, where `slots` cores are free. cpus: {stage: cores it takes}."""
-    rank, waiting = ranks(stages, known), {stage: len(stage.waits & stages) for stage in stages}
-    after = {stage: [other for other in stages if stage in other.waits] for stage in stages}
-    ready = [(-rank[stage], stage.key, stage) for stage in stages if not waiting[stage]]
-    heapq.heapify(ready)
-    running, now, free = [], 0.0, slots
-    while ready or running:
-        while ready and (free >= min(slots, cpus.get(ready[0][2], 1)) or not running):
-            stage = heapq.heappop(ready)[2]
-            free -= min(slots, cpus.get(stage, 1))
-            heapq.heappush(running, (now + (known.get(stage) or START_S), stage.key, stage))
-        now, _, stage = heapq.heappop(running)
-        free += min(slots, cpus.get(stage, 1))
-        for other in after[stage]:
-            waiting[other] -= 1
-            if not waiting[other]:
-                heapq.heappush(ready, (-rank[other], other.key, other))
-    return now
+def left(stages, known, cpus, rank, slots):
+    """Seconds for these stages: their sum over the slots, or the longest way through them. cpus: {stage: cores it takes}."""
+    total = sum((known.get(stage) or START_S) * cpus[stage] for stage in stages)
+    return max(total / slots, max((rank[stage] for stage in stages), default=0.0))
 
 
 def in_words(number_of_seconds):

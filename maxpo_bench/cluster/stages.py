@@ -71,7 +71,7 @@ class Pipeline:
         self.code, self.finished = {}, self.root / ".resume" / "ray" / "finished"
 
     def choose(self, params, tasks=(), part=""):
-        """The stages of a command: of tasks or of a part, as `maxpo-bench run` has them, or of plain `dvc repro`; and the report."""
+        """The stages of a command: of tasks or of a part as `maxpo-bench run` has them, or of plain `dvc repro`; the report."""
         stages = list(self.stages.values())
         if not tasks and part in ("", "all"):
             return self.upstream(stage for stage in stages if stage.key.startswith("dvc.yaml:"))
@@ -112,6 +112,10 @@ class Pipeline:
         """Whether DVC would run the stage."""
         with dvc_errors():
             return stage.dvc.is_callback or stage.dvc.always_changed or any(stage.dvc.changed_entries())
+
+    def missing(self, stage):
+        """A file that the stage needs and nothing makes; "" where all are there."""
+        return next((dep.def_path for dep in stage.dvc.deps if not dep.exists), "")
 
     def read_by(self, stage):
         """(hash of each dependency as it was sent, the paths below results/ to send with it)."""
