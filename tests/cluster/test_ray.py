@@ -130,6 +130,18 @@ def nodes(short_tmp):
     made.cluster.shutdown()
 
 
+@pytest.fixture
+def new_project(make_project, tmp_path):
+    """new_project(name, **tasks) -> a project whose report needs no study."""
+
+    def make(name="project", **tasks):
+        folder = make_project(tmp_path / name, **tasks)
+        (folder / "results" / "studies").mkdir(parents=True)
+        return folder
+
+    return make
+
+
 class Driver:
     """A `maxpo-bench` command that runs in a project."""
 
@@ -218,9 +230,9 @@ def pipelines(*tasks):
     return [f"results/pipeline/{task}/dvc.yaml" for task in tasks]
 
 
-def test_sixteen_cells_have_the_bytes_of_dvc_repro(nodes, make_project, tmp_path, start):
+def test_sixteen_cells_have_the_bytes_of_dvc_repro(nodes, new_project, start):
     tasks = {"bandit": FAST, "maze": MAZE, "cartpole": CARTPOLE, "countdown3": COUNTDOWN}
-    folders = [make_project(tmp_path / name, **tasks) for name in ("on ray", "plain")]
+    folders = [new_project(name, **tasks) for name in ("on ray", "plain")]
     for folder in folders:
         text = (folder / "params.yaml").read_text().replace("[rloo, pkpo, maxpo]", "[rloo, pkpo, maxpo, grpo]")
         (folder / "params.yaml").write_text(text)
@@ -238,10 +250,10 @@ def test_sixteen_cells_have_the_bytes_of_dvc_repro(nodes, make_project, tmp_path
     assert [path for path in plain if mine[path] != plain[path]] == []
 
 
-def test_a_lost_node_loses_no_more_than_since_the_last_checkpoint(nodes, make_project, tmp_path, start):
-    undisturbed = make_project(tmp_path / "undisturbed", bandit=LONG)
+def test_a_lost_node_loses_no_more_than_since_the_last_checkpoint(nodes, new_project, start):
+    undisturbed = new_project("undisturbed", bandit=LONG)
     assert start(undisturbed, "base", "bandit").wait() and start(undisturbed, "train", "bandit", "maxpo").wait()
-    folder = make_project(tmp_path / "disturbed", bandit=LONG)
+    folder = new_project("disturbed", bandit=LONG)
     (folder / "params.yaml").write_text((folder / "params.yaml").read_text().replace("[rloo, pkpo, maxpo]", "[maxpo]"))
     extra = nodes.add(resources={"extra": 1})
     driver = start(folder, "run", "bandit", "--on", f"ray:{nodes.address}", MAXPO_BENCH_CHECKPOINT_SECONDS="0.2")
@@ -282,8 +294,8 @@ def test_a_lost_node_loses_no_more_than_since_the_last_checkpoint(nodes, make_pr
 
 
 @pytest.mark.parametrize("number, where", [("SIGKILL", "cluster"), ("SIGKILL", "here"), ("SIGINT", "cluster"), ("SIGINT", "here")])
-def test_a_driver_that_ends_leaves_no_cell(number, where, nodes, short_tmp, make_project, tmp_path, start):
-    folder = make_project(tmp_path / "project", bandit=LONG)
+def test_a_driver_that_ends_leaves_no_cell(number, where, nodes, short_tmp, new_project, start):
+    folder = new_project(bandit=LONG)
     words = ("run", "bandit", "--on", f"ray:{nodes.address}" if where == "cluster" else "ray")
     driver = start(folder, *words, MAXPO_BENCH_CHECKPOINT_SECONDS="0.2", MAXPO_BENCH_WORKERS="2")
     driver.until(lambda: kept(folder) and len(cells(short_tmp)) > 1)
@@ -304,12 +316,12 @@ def test_a_driver_that_ends_leaves_no_cell(number, where, nodes, short_tmp, make
     assert not list(short_tmp.glob("maxpo-bench-*/*"))  # scratch folders are swept
 
 
-def test_a_node_of_other_versions_is_refused_by_name(nodes, short_tmp, make_project, tmp_path, start):
+def test_a_node_of_other_versions_is_refused_by_name(nodes, short_tmp, new_project, start):
     fake = short_tmp / "fake" / "numpy-0.0.1.dist-info"
     fake.mkdir(parents=True)
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: numpy\nVersion: 0.0.1\n")
     wrong = nodes.add(env_vars={"PYTHONPATH": f"{fake.parent}:{os.environ.get('PYTHONPATH', '')}"})
-    folder = make_project(tmp_path / "project", bandit=FAST)
+    folder = new_project(bandit=FAST)
     try:
         text = start(folder, "run", "bandit", "--on", f"ray:{nodes.address}").wait()
         refused = [line for line in text.splitlines() if "is left out" in line]
@@ -318,8 +330,8 @@ def test_a_node_of_other_versions_is_refused_by_name(nodes, short_tmp, make_proj
         nodes.remove(wrong)
 
 
-def test_a_cell_that_breaks_is_a_result(nodes, make_project, tmp_path, start):
-    folder = make_project(tmp_path / "project", bandit=FAST)
+def test_a_cell_that_breaks_is_a_result(nodes, new_project, start):
+    folder = new_project(bandit=FAST)
     (folder / "tasks" / "broken.py").write_text(BROKEN)
     (folder / "tasks" / "bandit.yaml").write_text(FAST.replace("kind: bandit", "kind: broken.py:Broken"))
     driver = start(folder, "run", "bandit", "--on", f"ray:{nodes.address}")
@@ -329,8 +341,8 @@ def test_a_cell_that_breaks_is_a_result(nodes, make_project, tmp_path, start):
     assert "the simulator is gone" in log.read_text() and log.stat().st_size <= 2100
 
 
-def test_what_was_edited_meanwhile_stays_stale(nodes, make_project, tmp_path, start):
-    folder = make_project(tmp_path / "project", bandit=FAST)
+def test_what_was_edited_meanwhile_stays_stale(nodes, new_project, start):
+    folder = new_project(bandit=FAST)
     driver = start(folder, "run", "bandit", "--on", f"ray:{nodes.address}")
     driver.until(lambda: "base bandit: ran" in driver.text)
     path = folder / "maxpo_bench" / "estimators" / "pkpo.py"
