@@ -169,6 +169,8 @@ class Driver:
         options = self.nodes.options(*self.work.resources[stage])
         every = checkpoint_seconds()
         env = {"MAXPO_BENCH_WORKERS": options["num_cpus"], "MAXPO_BENCH_CHECKPOINT_SECONDS": every, "OMP_NUM_THREADS": 1}
+        if not options["num_gpus"]:
+            env["CUDA_VISIBLE_DEVICES"] = ""  # a stage uses what it got
         about = {
             "id": stage.id,
             "command": stage.command,
@@ -301,6 +303,8 @@ class Driver:
         """Say how it went. Returns the exit code."""
         for label, why in self.left.items():
             print(f"left stale: {label}: {why}; the same command runs it again")
+        if self.noted:
+            print(f"{self.noted} finished stages are not recorded yet; the same command does it")
         names = [f"{self.count(how)} {how}" for how in ("ran", "up to date", "failed", "skipped") if self.count(how)]
         print(f"{', '.join(names)}, after {estimate.in_words(seconds)}")
         return 1 if self.left or self.noted or self.count("failed") else 0

@@ -166,8 +166,7 @@ class Pipeline:
 
     def note(self, stage, sent):
         """A stage has ended well: noted on disk until DVC has it, since a killed driver must not lose hours of work."""
-        with dvc_errors():
-            outs = {_name(out): _hash(out) for out in stage.dvc.outs}
+        outs = {_name(out): _hash(out) for out in stage.dvc.outs}
         gone = [name for name, value in outs.items() if not value]
         if gone:
             raise Fault(f"{gone[0]} was not written")
@@ -222,7 +221,8 @@ def _name(item):
 
 def _hash(item):
     """The hash of a dependency or an output as it is now, a text; "" when it is not there."""
-    return _text(item.get_hash().value) if item.exists else ""
+    with dvc_errors():
+        return _text(item.get_hash().value) if item.exists else ""
 
 
 def _text(value):
