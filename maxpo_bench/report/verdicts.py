@@ -33,8 +33,9 @@ def judge(results, declared):
     """(verdicts, by_task, properties), three DataFrames. declared: claims.yaml as settings.claims.read gives it.
 
     verdicts: a row for each claim, rival and aggregate: verdict, effect, low, high (95%, for this comparison alone), num_pairs,
-    tasks, seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason; where
-    learning rates were swept, effect and interval under both PROTOCOLS, and whether the verdict `depends` on them.
+    tasks, mostly (the task that more than half of the effect comes from), seeds_factor (undecided: how many times the seeds it
+    would take), the verdict of each other view, flips, reason; where learning rates were swept, effect and interval under both
+    PROTOCOLS, and whether the verdict `depends` on them.
     by_task: intervals on single tasks, without verdict. properties: true or false by enumeration.
     """
     rows, singles = [], []
@@ -86,7 +87,7 @@ def _family(results, claim, per_task):
         said += [interval.reason] * bool(interval.reason and not absent)
         said += [f"not applicable to {', '.join(left_out)}"] * bool(left_out)
         row = _shown(claim, rival, interval) | {"margin": claim["margin"], "aggregate": aggregate, "num_tasks": len(known)}
-        rows[rival, aggregate] = row | {"left_out": len(left_out), "reason": "; ".join(said)}
+        rows[rival, aggregate] = row | {"left_out": len(left_out), "mostly": _mostly(known), "reason": "; ".join(said)}
         intervals[rival, aggregate] = statistics.Interval(None, None, None, 0) if absent else interval  # tasks are fixed
     margin = math.log1p(claim["margin"]) if claim["measure"] in RATIOS else claim["margin"]
     for key, (verdict, level) in zip(intervals, statistics.decide(list(intervals.values()), margin), strict=True):
@@ -96,6 +97,14 @@ def _family(results, claim, per_task):
         if verdict == "undecided" and not row["reason"] and (interval.low > 0 or interval.high < 0):
             row["reason"] = f"not beyond chance among the {len(rows)} comparisons of this claim (Holm)"
     return rows
+
+
+def _mostly(found):
+    """The task that more than half of the mean over several tasks comes from, or ""."""
+    parts = {task: part.estimate if isinstance(part, statistics.Interval) else np.mean(part) for task, part in found.items()}
+    total = sum(parts.values())
+    task = max(parts, key=lambda task: parts[task] * np.sign(total), default="")
+    return task if len(parts) > 1 and parts[task] * np.sign(total) > abs(total) / 2 else ""
 
 
 def _mean(found):

@@ -57,15 +57,15 @@ BASELINE = {"supported": "{:.0f}% lower", "contradicted": "{:.0f}% higher", "equ
 def first_sentences(verdicts, regimes, method="maxpo", nearest="pkpo"):
     """At most five sentences of at most 25 words: what to use for the best of K, what the method adds to the nearest rival in max@K
     and in variance, what to use for a single answer."""
-    columns = ["measure", "aggregate", "rival", "verdict", "effect", "left_out", "num_tasks"]
-    verdicts = verdicts.reindex(columns=columns).dropna(subset=["effect"])
+    columns = ["measure", "aggregate", "rival", "verdict", "effect", "left_out", "num_tasks", "mostly"]
+    verdicts = verdicts.reindex(columns=columns).dropna(subset=["effect"]).fillna({"mostly": ""})
     whole = verdicts[verdicts["aggregate"] == "all"]
     best, one = (_use(whole[whole["measure"] == measure], measure, method) for measure in PURPOSES)
     if not best:
         return ["No rival can be compared in max@K yet: run the pipeline; what was run is under State of the cells."]
     rows = verdicts[verdicts["rival"] == nearest]
     groups = {measure: part[part["aggregate"] != "all"].to_dict("records") for measure, part in rows.groupby("measure")}
-    gains = [f"{short(r['effect'], '+')} on {r['aggregate']} ({r['verdict']})" for r in groups.get("max@K", ())]
+    gains = [f"{short(r['effect'], '+')} on {r['aggregate']} ({r['verdict']}{_mostly(r)})" for r in groups.get("max@K", ())]
     parts = [
         f"{BASELINE[r['verdict']].format(abs(100 / r['effect'] - 100))} on {r['aggregate']}"
         for r in groups.get("gradient variance", ())
@@ -81,6 +81,11 @@ def first_sentences(verdicts, regimes, method="maxpo", nearest="pkpo"):
     said = [f"{who} to max@K {', '.join(gains)}."] * bool(gains)
     said += [f"With the baseline gradient variance is {', '.join(parts)}."] * bool(parts and method == "maxpo")
     return [*best, *said, *one[:1]]
+
+
+def _mostly(row):
+    """Of a decided difference: the single task that it comes from."""
+    return f", mostly by {row['mostly']}" if row["mostly"] and row["verdict"] in ("supported", "contradicted") else ""
 
 
 def _use(rows, measure, method):

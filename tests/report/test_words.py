@@ -62,6 +62,14 @@ def test_the_nearest_rival_is_told_per_group_and_a_single_answer_in_one_sentence
     assert said[3] == "For a single answer use maxpo: in pass@1 it is ahead of rloo, equivalent to pkpo."
 
 
+def test_a_lead_that_comes_from_one_task_names_it():
+    found = table({"rloo": "supported", "pkpo": "supported"}, ("supported", "undecided")).assign(mostly="local_optimum")
+    said = words.first_sentences(found, REGIMES)
+    assert said[1] == "maxpo is pkpo with a baseline, which adds to max@K +.050 on bandit and gym (supported, mostly by " \
+                      "local_optimum), +.010 on math and language (undecided)."  # fmt: skip
+    assert all(len(sentence.split()) <= 25 for sentence in said)
+
+
 def test_who_runs_on_part_of_the_tasks_is_no_default():
     found = table({"rloo": "supported", "pkpo": "contradicted"})
     found.loc[found["rival"] == "pkpo", "left_out"] = 4
