@@ -243,7 +243,7 @@ def runs(results):
     for task, declared in results.tasks.items():
         cells = [results.cells[task, e] for e in results.estimators]
         seeds = next((c.metrics.get("seeds", []) for c in cells if c.usable), [])
-        title, n = getattr(declared, "title", ""), results.setting(task, "group_size")
+        title, n = "" if isinstance(declared, str) else declared.title, results.setting(task, "group_size")
         rows.append([task, title, results.setting(task, "k"), n, len(seeds), _ranges(set(seeds))])
     return pd.DataFrame(rows, columns=["task", "title", "K", "N", "seeds", "which"])
 
