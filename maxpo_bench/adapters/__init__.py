@@ -26,6 +26,8 @@ class Prepared:
         self.name = getattr(self.function, "__name__", type(self.function).__name__)
         self.k, self.options = k, options
         self.takes = {"k", "lengths"} if registered else set(inspect.signature(self.function).parameters)
+        if not registered:
+            refuse_unknown(self.name, self.function, {"k", "lengths", *options})
         self.valid_k = self.function.valid_k if registered else any_k
         self.across_groups = registered and self.function.across_groups
         if registered:
@@ -54,6 +56,19 @@ class Prepared:
             place = (~advantages.isfinite()).nonzero()[0].tolist()
             raise InputError(f"{self.name}: returned {advantages[tuple(place)].item()} at advantages{place}; they must be finite")
         return advantages.detach().double()
+
+
+def refuse_unknown(name, function, known):
+    """Raises InputError where a function takes no rewards, or wants more than the parameters `known`, all given by name."""
+    first, *others = inspect.signature(function).parameters.values() or [None]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY)
+    unknown = [p.name for p in others if p.default is p.empty and p.kind in named and p.name not in known]
+    if first is None or unknown:
+        what = f"what is its parameter {unknown[0]!r}?" if unknown else "it takes no rewards;"
+        raise InputError(
+            f"{name}: {what} a function gets rewards [G, N], and k and lengths where it names them; give others a default, or a "
+            "value as an option"
+        )
 
 
 def check_version(package, low, high):

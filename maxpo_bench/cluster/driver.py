@@ -295,7 +295,7 @@ class Driver:
         for ref in self.running:
             self.ray.cancel(ref)
         if self.running:
-            self.ray.wait(list(self.running), num_returns=len(self.running), timeout=2)
+            self.ray.wait(list(self.running), num_returns=len(self.running), timeout=1)
         self.record()
         self.say()
 

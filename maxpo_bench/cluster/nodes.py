@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 
 from maxpo_bench.cluster import worker
-from maxpo_bench.errors import InputError, one_line
+from maxpo_bench.errors import Fault, InputError, one_line
 from maxpo_bench.machine import workers
 
 LOOK_S = 5.0
@@ -46,6 +46,8 @@ def connected(address):
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise InputError(f"--on ray:{address}: cannot join it: {one_line(error)}") from None
+    except Exception as error:  # what Ray raises when a node of its own does not start in 30 s
+        raise Fault(f"Ray does not start: {one_line(error)}") from None
     finally:
         if threading.current_thread() is threading.main_thread():
             for number, handler in handlers.items():

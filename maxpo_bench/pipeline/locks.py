@@ -13,7 +13,20 @@ SECTION = re.compile(r"^    (\w+):", re.MULTILINE)
 FILE = re.compile(
     r"    - path: ([\w./@-]+)\n      hash: md5\n      md5: '?(\w+(?:\.dir)?)'?\n      size: \d+\n(?:      nfiles: \d+\n)?"
 )
-Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    """In C where there is one; a key written twice is an error, as for DVC."""
+
+
+def _unique_mapping(loader, node):
+    found = loader.construct_mapping(node, deep=True)
+    if len(found) < len(node.value):
+        raise ValueError("a key is there twice")
+    return found
+
+
+Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 
 def read(path):

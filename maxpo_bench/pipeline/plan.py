@@ -14,8 +14,8 @@ import yaml
 from maxpo_bench.errors import InputError, did_you_mean
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import dvc_files, locks
+from maxpo_bench.settings import claims, task_file
 from maxpo_bench.settings import params as params_file
-from maxpo_bench.settings import task_file
 from maxpo_bench.settings.loader import StrictLoader
 from maxpo_bench.settings.loader import read as read_yaml
 
@@ -93,6 +93,8 @@ def print_plan(root=None):
     """
     root = Path(root or task_file.root())
     params = declared(root)
+    if (root / "claims.yaml").is_file():  # the report's; what it refuses is said before hours are spent
+        claims.read(root / "claims.yaml")
     for path in dvc_files.write(root, [*params["tasks"], *params["long_tasks"]], params):
         print(f"wrote {path}")
     seconds = _seconds(root, params)

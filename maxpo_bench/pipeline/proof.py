@@ -82,24 +82,34 @@ def prove_trainings(study_name, task_name, scratch):
         entries = about["trainings"]
         table = trained._read([row for entry in entries for row in known[entry["key"]]]) if known else None
         wanted = module.trainings(task, params.read(root())["estimators"], table) if known else []
-        if not known or [(t.estimator, t.overrides) for t in wanted] != [(e["estimator"], e["overrides"]) for e in entries]:
-            print(f"    its trainings are others now; `maxpo-bench trained {study_name} {task.name}` runs those")
-            return REFUSED
-        refused = 0
-        for number, (entry, training) in enumerate(zip(entries, wanted, strict=True), start=1):
+        of_entry = {_name(entry["estimator"], entry["overrides"]): entry for entry in entries}
+        mine = [(of_entry.get(_name(training.estimator, training.overrides)), training) for training in wanted]
+        refused, missing = 0, sum(entry is None for entry, _ in mine)
+        for number, (entry, training) in enumerate(mine, start=1):
+            if entry is None:
+                continue
             key = study.key(training)
             if key == entry["key"]:
                 continue
             seeds = [int(row["seed"]) for row in known[entry["key"]]]
             reason = _prove(study, training, known[entry["key"]], seeds, Path(scratch))
             said = f"not recorded: {reason}" if reason else "repeats"
-            print(f"    [{number}/{len(entries)}] {training.label}: {said}", flush=True)
+            print(f"    [{number}/{len(mine)}] {training.label}: {said}", flush=True)
             refused += bool(reason)
             if not reason:
                 _note(path.with_suffix(".rerecorded.json"), key, {"key": entry["key"], "seeds": seeds[:PROOF]}, entries)
                 entry["key"] = key
                 files.write_json(path, about)
-    return REFUSED if refused else 0
+    if missing or not mine:
+        new = f"{missing} of its {len(mine)} trainings are new" if mine else "it has no trainings"
+        print(f"    {new}; `maxpo-bench trained {study_name} {task.name}` runs those")
+    if len(entries) > len(mine) - missing:
+        print(f"    {len(entries) - len(mine) + missing} trainings of its table belong to it no more; the same command drops them")
+    return REFUSED if refused or missing or len(entries) != len(mine) or not mine else 0
+
+
+def _name(estimator, overrides):
+    return estimator, tuple(sorted(overrides.items()))
 
 
 def _prove(study, training, rows, seeds, scratch):

@@ -1,18 +1,10 @@
 """How the report draws: dots with intervals, lines along training, heat maps; each from a long table, panel by panel."""
 
-import math
-
 from maxpo_bench.studies import style
 
 SHADE = "#EEEAE0"  # the margin within which a difference does not matter
 MARKS = "osD^v<>"  # of several policies in one row
-
-
-def pages(stem, items, most):
-    """(file name, items) of every figure that the different `items` fill, at most `most` on each."""
-    items = list(dict.fromkeys(items))
-    for start in range(0, len(items), most):
-        yield stem if len(items) <= most else f"{stem}_{start // most + 1}", items[start : start + most]
+WIDE = 8.2  # inches: as wide as the page
 
 
 def grid(num, cols, height, width="full", **kwargs):
@@ -25,110 +17,90 @@ def grid(num, cols, height, width="full", **kwargs):
     return figure, list(axes.flat[:num])
 
 
-def whisker(ax, place, row, look, null):
-    """A dot with its interval; filled when the interval leaves out `null`. row: (value, low, high), NaN for no interval."""
-    value, low, high = (math.nan if v is None else float(v) for v in row)
-    if math.isfinite(low) and math.isfinite(high):
-        ax.plot([low, high], [place, place], color=look["color"], linewidth=1.4, zorder=3, solid_capstyle="butt")
-    fill = look["color"] if null is None or low > null or high < null else "white"
-    ax.plot([value], [place], look["marker"], color=look["color"], markerfacecolor=fill, markersize=4.5, zorder=4)
-
-
 def dots(table, names, xlabel, null=0.0, margin=0.0, cols=3, log=False, titles=None, width="full", step=0.17, **kwargs):
-    """Dots with 95% intervals: a panel per `panel`, a row per `row`. table: columns panel, row, estimator (its colour), value, low,
-    high, and `mark` where a row holds several dots.
+    """Dots with 95% intervals: a panel per `panel` (titles: {panel: its title}), a row per `row`, in the order of names.
 
+    table: columns panel, row, estimator (its colour), value, low, high, and `mark` where a row holds several dots.
     null: a value, or {panel: value}: a line there, dots filled whose interval leaves it out. margin: shaded around it.
     """
-    panels = list(titles or dict.fromkeys(table["panel"]))
-    marks = list(dict.fromkeys(table["mark"])) if "mark" in table else [None]
-    figure, axes = grid(len(panels), cols, max(1.1, 0.45 + step * len(names)), width, sharey=True, **kwargs)
-    for ax, panel in zip(axes, panels, strict=True):
+    titles = titles or {panel: panel for panel in dict.fromkeys(table["panel"])}
+    marks = list(dict.fromkeys(table["mark"])) if "mark" in table else [""]
+    colours, shapes = style.colours(set(table["estimator"])), style.markers(set(table["estimator"]))
+    figure, axes = grid(len(titles), cols, max(1.1, 0.45 + step * len(names)), width, sharey=True, **kwargs)
+    for ax, panel in zip(axes, titles, strict=True):
         zero = null.get(panel) if isinstance(null, dict) else null
-        if margin:
-            ax.axvspan(zero - margin, zero + margin, color=SHADE, zorder=0, linewidth=0)
         if zero is not None:
+            ax.axvspan(zero - margin, zero + margin, color=SHADE, zorder=0, linewidth=0)
             ax.axvline(zero, color="#333333", linewidth=0.8, zorder=1)
-        for row in table[table["panel"] == panel].itertuples():
-            look, j = style.line_style(row.estimator, table["estimator"]), marks.index(getattr(row, "mark", None))
-            look |= {"marker": MARKS[j % len(MARKS)]} if len(marks) > 1 else {}
+        for row in table[table["panel"] == panel].astype({"value": float, "low": float, "high": float}).itertuples():
+            j, colour = marks.index(getattr(row, "mark", "")), colours[row.estimator]
             place = names.index(row.row) + 0.22 * (j - (len(marks) - 1) / 2)
-            whisker(ax, place, (row.value, row.low, row.high), look, zero)
+            ax.plot([row.low, row.high], [place, place], color=colour, linewidth=1.4, zorder=3, solid_capstyle="butt")
+            fill = colour if zero is None or row.low > zero or row.high < zero else "white"
+            shape = MARKS[j % len(MARKS)] if len(marks) > 1 else shapes[row.estimator]
+            ax.plot([row.value], [place], shape, color=colour, markerfacecolor=fill, markersize=4.5, zorder=4)
         if log:
             ax.set_xscale("log")
             style.plain_log_ticks(ax.xaxis, *ax.get_xlim(), most=3)
         else:
             ax.locator_params(axis="x", nbins=3)
-        ax.set_title((titles or {}).get(panel, panel))
+        ax.set_title(titles[panel])
         ax.grid(axis="y", visible=False)
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(names)), names)
+        for tick, name in zip(ax.set_yticks(range(len(names)), names), names, strict=True):
+            tick.label1.set_color(colours.get(name, "black"))
     axes[0].set_ylim(len(names) - 0.4, -0.6)
-    known = set(table["estimator"])
-    for ax in axes:
-        for tick, name in zip(ax.get_yticklabels(), names, strict=False):  # none on inner panels
-            tick.set_color(style.colours(known)[name] if name in known else "black")
     if len(marks) > 1:
         shown = [axes[0].plot([], [], MARKS[j % len(MARKS)], color="#444444", label=str(m))[0] for j, m in enumerate(marks)]
         figure.legend(handles=shown, loc="outside upper center", ncols=len(marks))
-    if xlabel:
-        figure.supxlabel(xlabel, fontsize=8)
+    figure.supxlabel(xlabel, fontsize=8)
     return figure
 
 
-def label_grid(axes, cols, xlabel, ylabel=""):
-    """Axis labels where they are needed: y on the first column, x on the last panel of every column."""
+def pairs(table, results, x, column, labels, method, before=None, log2=True):
+    """Two panels for each task: levels of `column` against x (those of `before` dashed), and paired differences to the method.
+
+    Bands of eight lines hide each other, so the interval stands once: that of the last difference, as a bar behind the lines' end.
+    """
+    tasks, known = list(dict.fromkeys(table["task"])), [e for e in results.estimators if e in set(table["estimator"])]
+    figure, axes = grid(2 * len(tasks), 4, 1.45, WIDE)
     for i, ax in enumerate(axes):
-        ax.set_ylabel(ylabel if i % min(cols, len(axes)) == 0 else "")
-        ax.set_xlabel(xlabel if i + min(cols, len(axes)) >= len(axes) else "")
-
-
-def log2_ticks(ax, values):
-    """A log axis with the powers of 2 among values as its ticks."""
-    ticks = [int(v) for v in sorted(set(values)) if int(v) & (int(v) - 1) == 0]
-    ax.set_xscale("log", base=2)
-    ax.set_xticks(ticks, [str(v) for v in ticks])
-    ax.minorticks_off()
-
-
-def with_intervals(ax, table, x, column, names):
-    """A column with its 95% intervals against x, a line per estimator: {estimator: its last value}."""
-    ends = {}
-    for name, rows in table.groupby("estimator", sort=False):
-        look = style.line_style(name, names)
-        ax.plot(rows[x], rows[column], **look)
-        ax.vlines(rows[x], rows["low"], rows["high"], color=look["color"], linewidth=0.7, zorder=2)
-        ends[name] = rows[column].iloc[-1]
-    return ends
-
-
-def levels_and_gaps(pair, rows, names, x, column, method):
-    """On the first of two panels the level of every estimator against column x of rows, on the second its paired difference to the
-    method: bands of levels lie over each other and say little of two estimators on the same seeds, those of differences do."""
-    for ax, shown in zip(pair, (column, f"{column}_gap"), strict=True):
-        ends = {}
-        for name in [e for e in names if e in set(rows["estimator"])]:
-            line = rows[rows["estimator"] == name].dropna(subset=[shown]).sort_values(x, kind="stable")
-            if not len(line) or (name == method and shown != column):
+        task, shown = tasks[i // 2], column if i % 2 == 0 else f"{column}_gap"
+        rows = table[table["task"] == task].dropna(subset=[shown]).sort_values(x, kind="stable")
+        last, room, ends = rows[x].max(), 0.02 * (rows[x].max() - rows[x].min()), {}
+        for j, (name, line) in enumerate((e, rows[rows["estimator"] == e]) for e in known):
+            if not len(line):
                 continue
-            look = style.line_style(name, names)
+            look = style.line_style(name, results.estimators)
             ax.plot(line[x], line[shown], markevery=max(1, len(line) // 6), **look)
-            if shown != column:
-                low, high = (line[f"{shown}_{end}"].astype(float) for end in ("low", "high"))
-                ax.fill_between(line[x], low, high, color=look["color"], alpha=0.13, linewidth=0)
             ends[name] = line[shown].iloc[-1]
-        if shown != column:
-            ax.axhline(0, color=style.colours([method])[method], linewidth=1.6, zorder=2)
-            ax.set_title(f"minus {method}")
+            if i % 2 and name != method:
+                low, high = line[f"{shown}_low"].iloc[-1], line[f"{shown}_high"].iloc[-1]
+                place = last * 1.09 ** (j + 1) if log2 else last + room * (j + 1)
+                ax.plot([place, place], [low, high], color=look["color"], linewidth=1.4, solid_capstyle="butt")
+        if before is not None and i % 2 == 0:
+            start = before[before["task"] == task].groupby(x)[column].first()
+            ax.plot(start.index, start, color=style.GREY, linestyle="--", linewidth=1.4, zorder=2)
+        if log2:
+            ticks = [int(v) for v in sorted(set(rows[x])) if int(v) & (int(v) - 1) == 0]
+            ax.set_xscale("log", base=2)
+            ax.set_xticks(ticks, [str(v) for v in ticks])
+            ax.minorticks_off()
+        ax.locator_params(axis="y", nbins=5)
         ax.margins(x=0.01)
-        yield ax, ends
+        ax.set_title(f"minus {method}" if i % 2 else f"{task} (K={results.setting(task, 'k')})")
+        if i % 2:
+            style.label_ends(ax, ends, names=results.estimators)
+    for supertitle, label in zip((figure.supxlabel, figure.supylabel), labels, strict=True):
+        supertitle(label, fontsize=8)
+    return figure
 
 
-def heat(ax, wide, limit, digits=3):
+def heat(ax, wide, limit):
     """A table as coloured numbers: orange above 0, purple below, deepest at ±limit."""
     import seaborn
 
-    text = wide.map(lambda v: "" if v != v else f"{v:+.{digits}f}" if abs(v) >= 0.5 * 10**-digits else "0")
+    text = wide.map(lambda v: "" if v != v else f"{v:+.3f}" if abs(v) >= 0.0005 else "0")
     seaborn.heatmap(
         wide.astype(float), annot=text, fmt="", cmap=style.DIVERGING + "_r", vmin=-limit, vmax=limit, ax=ax, cbar=False,
         linewidths=0.5, annot_kws={"fontsize": 7},

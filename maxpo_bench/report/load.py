@@ -30,18 +30,8 @@ USABLE = ("ok", "diverged")  # statuses whose numbers enter figures and verdicts
 METRICS = {"max@K": "max_at_k", "pass@K": "pass_at_k", "pass@1": "pass_at_1", "mean_reward": "mean_reward"}  # final -> curve
 CURVE = ("seed", "step", "samples", "mean_reward", "pass_at_1", "pass_at_k", "max_at_k")  # then any number of measured extras
 LADDER = ("seed", "step", "k", "max", "pass")
-VARIANCE = (
-    "checkpoint",
-    "estimator",
-    "k",
-    "group_size",
-    "num_groups",
-    "trace_cov",
-    "snr",
-    "ratio_to_maxpo",
-    "ratio_low",
-    "ratio_high",
-)
+VARIANCE = ("checkpoint", "estimator", "k", "group_size", "num_groups", "trace_cov", "snr")
+VARIANCE += ("ratio_to_maxpo", "ratio_low", "ratio_high")
 WORDS = ("checkpoint", "estimator", "objective", "reason")  # columns of a variance table that hold text
 TRIED = range(100, 110)  # seeds on which learning settings were tried: in no figure and no verdict
 FIRST_TUNING_SEED = 10_000  # from here on seeds are for tuning, pilots and sweeps
@@ -84,23 +74,23 @@ class Cell:
 
 @dataclass
 class Results:
-    """Everything the report draws from."""
+    """Everything the report draws from. Of each table: task, estimator, then the columns its files have."""
 
     root: Path
     tasks: dict  # name -> Task, or the text of what is wrong with its file
     estimators: list
-    cells: dict  # (task, estimator) -> Cell
-    curves: pd.DataFrame  # task, estimator, then CURVE and extras
-    ladders: pd.DataFrame  # task, estimator, then LADDER
-    variance: pd.DataFrame  # task + columns of results/variance/<task>.csv
-    studies: dict  # name -> DataFrame of results/studies/<name>.csv
-    own_best: dict  # (task, estimator) -> Cell of results/own_best/, each at its own best learning rate; swept tasks only
-    trained: (
-        dict  # study of TRAINED_STUDIES -> DataFrame of TRAINED and more, a row per training and seed; seeds of trials left out
-    )
-    absent: dict  # study of TRAINED_STUDIES -> the declared tasks without a table
-    cheap: dict  # (task, estimator) -> Cell: all estimators on the cheap tasks, the default ones by their own cells
     notes: list  # one line per thing that could not be read
+    cells: dict = field(default_factory=dict)  # (task, estimator) -> Cell
+    curves: pd.DataFrame = None  # CURVE and extras
+    ladders: pd.DataFrame = None  # LADDER
+    variance: pd.DataFrame = None  # of results/variance/<task>.csv
+    studies: dict = field(default_factory=dict)  # name -> DataFrame of results/studies/<name>.csv
+    own_best: dict = field(default_factory=dict)  # (task, estimator) -> Cell at its own best learning rate; swept tasks only
+    trained: dict = field(default_factory=dict)  # study of TRAINED_STUDIES -> DataFrame, a row per training and seed
+    absent: dict = field(default_factory=dict)  # study of TRAINED_STUDIES -> the declared tasks without a table
+    cheap: dict = field(default_factory=dict)  # (task, estimator) -> Cell: all estimators on the cheap tasks
+    long: "Results" = None  # of params.yaml's long_tasks those with a result, under the estimators that have one there
+    not_run: list = field(default_factory=list)  # the other long_tasks
 
     def setting(self, task, key):
         """K ("k") or N ("group_size") of a task, as its cells recorded it."""
@@ -129,93 +119,76 @@ def read(root="."):
     """All declared results under root as Results. Whatever is absent or broken becomes a status or a note, no error."""
     root, notes = Path(root), []
     params = params_file.read(root)
-    estimators, tasks, cells = list(dict.fromkeys(params["estimators"])), {}, {}
-    curves, ladders, variance, studies, own_best = [], [], [], {}, {}
-    for name in dict.fromkeys(params["tasks"]):
+    found = _cells(root, params["tasks"], params["estimators"], notes)
+    for task, estimator in found.cells:
+        if (root / "results" / "own_best" / task / estimator / "metrics.json").is_file():
+            found.own_best[task, estimator] = read_cell(root, task, estimator, "own_best")
+    for name in dict.fromkeys([*params["studies"], *EXTRA_STUDIES]):
+        path = root / "results" / "studies" / f"{name}.csv"
+        if path.is_file() or name not in EXTRA_STUDIES:
+            found.studies[name] = read_table(path, notes, EXTRA_STUDIES.get(name, ()), words=None, gaps=True)
+    found.studies = {name: table for name, table in found.studies.items() if table is not None}
+    for study in TRAINED_STUDIES:
+        _trained(found, study, params["tasks"], params["task_studies"].get(study, []))
+    found.cheap = {key: cell for key, cell in found.cells.items() if key[0] in params["trained_estimators"]["tasks"]}
+    found.cheap |= {key: read_cell(root, *key, "estimators") for key in params_file.trained_cells(params)}
+    tried = [(t, e) for t in params["long_tasks"] for e in params["long_estimators"]]
+    ran = [(t, e) for t, e in tried if (root / "results" / "runs" / t / e / "metrics.json").is_file()]
+    found.long = _cells(root, [t for t, _ in ran], [e for e in params["long_estimators"] if e in {e for _, e in ran}], notes)
+    found.not_run = [t for t in params["long_tasks"] if t not in found.long.tasks]
+    return found
+
+
+def _cells(root, tasks, estimators, notes):
+    """Results of tasks x estimators: cells, curves, ladders, variance."""
+    found = Results(root, {}, list(dict.fromkeys(estimators)), notes)
+    curves, ladders, variance = [], [], []
+    for name in dict.fromkeys(tasks):
         try:
-            tasks[name] = load_task(str(root / "tasks" / f"{name}.yaml"))
+            found.tasks[name] = load_task(str(root / "tasks" / f"{name}.yaml"))
         except InputError as error:
-            tasks[name] = str(error)
+            found.tasks[name] = str(error)
             notes.append(f"tasks/{name}.yaml: {error}")
-        for estimator in estimators:
-            cell = cells[name, estimator] = read_cell(root, name, estimator)
-            if (root / "results" / "own_best" / name / estimator / "metrics.json").is_file():
-                own_best[name, estimator] = read_cell(root, name, estimator, "own_best")
-            if not cell.usable:
-                continue
+        for estimator in found.estimators:
+            cell = found.cells[name, estimator] = read_cell(root, name, estimator)
             folder = root / "results" / "runs" / name / estimator
             for parts, stem, columns, keys in (
                 (curves, "curve", CURVE, ["seed", "step"]),
                 (ladders, "ladder", LADDER, ["seed", "step", "k"]),
             ):
-                table = read_table(_packed(folder / f"{stem}.csv"), notes, columns, keys, exact=stem == "ladder")
+                path = folder / f"{stem}.csv"
+                path = packed if (packed := path.with_suffix(".csv.gz")).is_file() else path
+                table = read_table(path, notes, columns, keys, exact=stem == "ladder") if cell.usable else None
                 if table is not None:
                     parts.append(table[~table["seed"].isin(TRIED)].assign(task=name, estimator=estimator))
         table = read_table(root / "results" / "variance" / f"{name}.csv", notes, VARIANCE, [], words=WORDS, gaps=True)
         if table is not None:
             variance.append(table.assign(task=name))
-    for name in dict.fromkeys([*params["studies"], *EXTRA_STUDIES]):
-        path = root / "results" / "studies" / f"{name}.csv"
-        if path.is_file() or name not in EXTRA_STUDIES:
-            table = read_table(path, notes, EXTRA_STUDIES.get(name, ()), words=None, gaps=True)
-            if table is not None:
-                studies[name] = table
-    trained, absent = _trained(root, params, notes)
-    return Results(
-        root,
-        tasks,
-        estimators,
-        cells,
-        _concat(curves, ["task", "estimator", *CURVE]),
-        _concat(ladders, ["task", "estimator", *LADDER]),
-        _concat(variance, ["task", *VARIANCE]),
-        studies,
-        own_best,
-        trained,
-        absent,
-        _cheap(root, params, cells),
-        notes,
-    )
+    for name, parts, columns in (("curves", curves, CURVE), ("ladders", ladders, LADDER), ("variance", variance, VARIANCE)):
+        empty = pd.DataFrame(columns=list(dict.fromkeys(["task", "estimator", *columns])))
+        setattr(found, name, pd.concat(parts, ignore_index=True) if parts else empty)
+    return found
 
 
-def _trained(root, params, notes):
-    """Of the studies that train: ({study: DataFrame}, {study: declared tasks without a table})."""
-    trained, absent = {}, {}
-    for study in TRAINED_STUDIES:
-        declared = params["task_studies"].get(study, [])
-        parts = []
-        for task in dict.fromkeys([*params["tasks"], *declared]):
-            path = root / "results" / "trained" / study / f"{task}.csv"
-            table = read_table(path, notes, TRAINED, words=("task", "estimator", "status"), gaps=True) if path.is_file() else None
-            if table is not None and table.duplicated([*SETTING, "seed"]).any():
-                table = notes.append(f"{_short(path)}: a training has the same seed twice; not used")
-            if table is not None:
-                parts.append(table[~table["seed"].isin(TRIED)])
-            elif task in declared:
-                absent.setdefault(study, []).append(task)
-        if parts:
-            trained[study] = pd.concat(parts, ignore_index=True)
-    return trained, absent
-
-
-def _cheap(root, params, cells):
-    """All estimators on the cheap tasks: the default ones' own cells, and those of results/estimators/."""
-    found = {key: cell for key, cell in cells.items() if key[0] in params["trained_estimators"]["tasks"]}
-    return found | {key: read_cell(root, *key, "estimators") for key in params_file.trained_cells(params)}
-
-
-def _concat(parts, columns):
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+def _trained(found, study, tasks, declared):
+    """Read the tables of a study that trains into found.trained and found.absent."""
+    parts = []
+    for task in dict.fromkeys([*tasks, *declared]):
+        path = found.root / "results" / "trained" / study / f"{task}.csv"
+        words = ("task", "estimator", "status")
+        table = read_table(path, found.notes, TRAINED, words=words, gaps=True) if path.is_file() else None
+        if table is not None and table.duplicated([*SETTING, "seed"]).any():
+            table = found.notes.append(f"{_short(path)}: a training has the same seed twice; not used")
+        if table is not None:
+            parts.append(table[~table["seed"].isin(TRIED)])
+        elif task in declared:
+            found.absent.setdefault(study, []).append(task)
+    if parts:
+        found.trained[study] = pd.concat(parts, ignore_index=True)
 
 
 def _finite(value):
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _packed(path):
-    """The compressed form of a table where there is one."""
-    packed = path.with_name(path.name + ".gz")
-    return packed if packed.is_file() else path
 
 
 def read_table(path, notes, columns=(), keys=(), words=(), exact=False, gaps=False):

@@ -1,36 +1,32 @@
-"""The report as data: sections of text, tables and figures in reading order, shown by both templates."""
+"""What stands on the page as data: texts, figures, and tables as they are shown, for both templates."""
 
-import json
 import math
 
 import pandas as pd
 
 from maxpo_bench.report import load
 from maxpo_bench.report.verdicts import PROTOCOLS, RATIOS, VIEWS
-from maxpo_bench.report.words import about, count, short
-from maxpo_bench.studies import style
+from maxpo_bench.report.words import TEXT, about, caption, count, said, short
+from maxpo_bench.studies.style import REFERENCE
 
 MARKS = {"supported": "✓", "contradicted": "✗", "equivalent": "=", "undecided": "?"}
-MEANING = (
-    "✓ supported: better, the interval leaves out 0. ✗ contradicted: worse. = equivalent: the interval lies inside the margin "
-    "({margins}). ? undecided: 2× means that twice the seeds (variance: groups, time: rounds) would decide. *: another verdict at "
-    "half of the training steps (½) or by the area under the curve (area), given behind the interval."
-)
+SHORT = {"at half of the steps": "½", "area under the curve": "area", "initial policy": "initial", "final policy": "final"}
+WHOLE = {"seeds", "pairs", "tasks", "K", "N", "k", "num_seeds", "num_tasks", "num_pairs", "num_groups", "num_runs", "group_size"}
+WHOLE |= {"runs", "epochs", "processes"}
 
 
 def number(value, sign=False, digits=3):
     """A number for a table: 3 decimals below 10, fewer above; "-" for none."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if _none(value) or isinstance(value, float) and math.isinf(value):
         return "-"
     if isinstance(value, str | bool):
         return str(value)
+    plus, size = "+" if sign else "", abs(value)
     if isinstance(value, int):
-        return f"{value:+d}" if sign else str(value)
-    size = abs(value)
-    digits = digits if size < 9.9995 else 1 if size < 999.95 else 0
+        return f"{value:{plus}d}"
     if 0 < size < 0.0005:
-        return f"{value:{'+' if sign else ''}.{'4f' if size >= 0.00005 else '0e'}}"
-    return f"{value:{'+' if sign else ''}.{digits}f}"
+        return f"{value:{plus}.{'4f' if size >= 0.00005 else '0e'}}"
+    return f"{value:{plus}.{digits if size < 9.9995 else 1 if size < 999.95 else 0}f}"
 
 
 def interval(low, high, shown=number):
@@ -38,7 +34,7 @@ def interval(low, high, shown=number):
     return "no interval" if _none(low) or _none(high) else f"[{shown(low)}, {shown(high)}]"
 
 
-def spans(data, value, low, high, sign=False):
+def spans(data, value, low="low", high="high", sign=False):
     """A column "value [low, high]" out of three; "-" where there is no value."""
     rows = zip(data[value], data[low], data[high], strict=True)
     return ["-" if _none(v) else f"{number(v, sign)} {interval(a, b)}" for v, a, b in rows]
@@ -58,85 +54,82 @@ def frame(data, caption="", csv="", fold=False, cards=False, groups=()):
 
     cards: on a narrow screen every row is a card of its own. groups: (title, number of columns) of a second head.
     """
-    rows = []
-    for row in data.itertuples(index=False):
-        cells = []
-        for column, value in zip(data.columns, row, strict=True):
-            if isinstance(value, dict):
-                cells.append(value)
-            elif column in ("estimator", "rival"):
-                cells.append(cell(value, "name", value))
-            elif value in MARKS:
-                cells.append(cell(f"{MARKS[value]} {value}", f"verdict {value}"))
-            elif column == "status":
-                cells.append(cell(value, f"status {value}"))
-            elif isinstance(value, str) and value != "-" and not value[:1].isdigit() and value[:2] not in ("-0", "+0", "+1"):
-                cells.append(cell(value))
-            else:
-                value = value.item() if hasattr(value, "item") else value
-                value = int(value) if isinstance(value, float) and value.is_integer() and column in WHOLE else value
-                cells.append(cell(number(value), "num"))
-        rows.append(cells)
+
+    def shown(column, value):
+        if isinstance(value, dict):
+            return value
+        if column in ("estimator", "rival"):
+            return cell(value, "name", value)
+        if value in MARKS:
+            return cell(f"{MARKS[value]} {value}", f"verdict {value}")
+        if column == "status":
+            return cell(value, f"status {value}")
+        if isinstance(value, str) and value != "-" and not value[:1].isdigit() and value[:2] not in ("-0", "+0", "+1"):
+            return cell(value)
+        value = value.item() if hasattr(value, "item") else value
+        whole = isinstance(value, float) and value.is_integer() and column in WHOLE
+        return cell(number(int(value) if whole else value), "num")
+
+    rows = [[shown(*pair) for pair in zip(data.columns, row, strict=True)] for row in data.itertuples(index=False)]
     table = {"kind": "table", "columns": [str(c) for c in data.columns], "rows": rows, "caption": caption, "csv": csv}
     return table | {"fold": fold, "cards": cards, "groups": list(groups)}
 
 
-SHORT = {"at half of the steps": "½", "area under the curve": "area", "initial policy": "initial", "final policy": "final"}
-WHOLE = ("seeds", "pairs", "tasks", "K", "N", "num_seeds", "num_tasks", "num_pairs", "num_groups", "num_runs", "k", "group_size")
+def table(name, data, csv=None, **options):
+    """A DataFrame with its caption of report.yaml and a link to tables/<csv or name>.csv; None where it is empty."""
+    csv = name if csv is None else csv
+    found = TEXT["captions"].get(name, "")
+    return frame(data, found, csv and f"tables/{csv}.csv", **options) if data is not None and len(data) else None
 
 
 def text(*paragraphs):
     return {"kind": "text", "paragraphs": [p for p in paragraphs if p]}
 
 
-def heading(words):
-    return {"kind": "heading", "text": words}
-
-
 def figure(made, csv=""):
     """One picture of several files side by side: made is a list of (stem, caption)."""
-    made = made if isinstance(made, list) else [made]
     return {"kind": "figure", "names": [stem for stem, _ in made], "caption": " ".join(c for _, c in made), "csv": csv}
 
 
-def section(title, *blocks):
-    slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
-    blocks = [b for b in blocks if b and b.get("paragraphs", True)]
-    return {"id": slug, "title": title, "blocks": blocks or [text("Nothing to show yet: no results of this kind.")]}
+def sections(blocks, **values):
+    """The sections of report.yaml. blocks: {name: a block, a list of blocks, or None}; values: for the braces of its paragraphs."""
+    for title, names in TEXT["sections"].items():
+        shown = []
+        for name in names:
+            found = blocks.get(name) if " " not in name else text(name.format(**values))
+            found = {"kind": "heading", "text": name[2:]} if name.startswith("# ") else found
+            shown += found if isinstance(found, list) else [found]
+        shown = [block for block in shown if block and block.get("paragraphs", True)]
+        slug = "".join(c if c.isalnum() else "-" for c in title.lower()).strip("-")
+        none = [text("Nothing to show yet: no results of this kind.")]
+        yield {"id": slug, "title": title, "blocks": shown or none}
 
 
 # ------------------------------------------------------------------------------------------------------------- verdicts
 
 
-def matrix(verdicts, properties, method, measures, rivals=None, csv="tables/claims.csv"):
+def matrix(verdicts, measures, rivals=None, properties=(), csv="claims"):
     """The verdicts of some measures: a row per rival (of `rivals`, or all), a column per measure and aggregate."""
     chosen = verdicts[verdicts["measure"].isin(measures)] if len(verdicts) else verdicts
     chosen = chosen[chosen["rival"].isin(rivals)] if rivals and len(chosen) else chosen
     if not len(chosen):
-        return [text("No claim could be judged.")]
-    measures = [m for m in measures if m in set(chosen["measure"])]
-    aggregates = [a for a in load.AGGREGATES if a in set(chosen["aggregate"])]
-    found = {(r["rival"], r["measure"], r["aggregate"]): r for _, r in chosen.iterrows()}
-    rows = []
-    for rival in chosen["rival"].drop_duplicates():
-        row = {"rival": rival, "what it is": about(rival)}
-        rows.append(row | {f"{m}: {a}": _verdict_cell(found.get((rival, m, a))) for m in measures for a in aggregates})
-    groups = [("", 2), *((m, len(aggregates)) for m in measures)]
-    margins = {m: _margin(rows) for m, rows in chosen.groupby("measure", sort=False)}
-    caption = MEANING.format(margins=", ".join(f"{m} {margin}" for m, margin in margins.items()))
-    caption += f" Numbers: {method} minus rival, scale 0 to 1"
-    caption += f"; of {' and '.join(m for m in measures if m in RATIOS)} rival over {method}" if set(measures) & set(RATIOS) else ""
-    caption += ". Intervals: 95%, this comparison alone; verdicts: corrected for all comparisons of a measure."
+        return text("No claim could be judged.")
+    columns = [(m, a) for m in measures for a in chosen.loc[chosen["measure"] == m, "aggregate"].drop_duplicates()]
+    found = {(r["rival"], r["measure"], r["aggregate"]): r for r in chosen.to_dict("records")}
+    rows = [
+        {"rival": r, "what it is": about(r)} | {f"{m}: {a}": _verdict_cell(found.get((r, m, a))) for m, a in columns}
+        for r in chosen["rival"].drop_duplicates()
+    ]
+    groups = [("", 2), *((m, sum(m == measure for measure, _ in columns)) for m in measures)]
+    margins = chosen.drop_duplicates("measure").itertuples()
+    margins = ", ".join(
+        f"{r.measure} ±{100 * r.margin:g}%" if r.measure in RATIOS else f"{r.measure} ±{r.margin:g}" for r in margins
+    )
     lacking = chosen.loc[chosen["left_out"] > 0, "rival"].drop_duplicates()
-    caption += f" On part of the tasks, because it refuses the others' rewards: {', '.join(lacking)}." if len(lacking) else ""
-    for r in properties.to_dict("records"):
-        caption += f" {r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration."
-    return [frame(pd.DataFrame(rows), caption, csv, cards=True, groups=groups)]
-
-
-def _margin(rows):
-    margin = rows["margin"].iloc[0]
-    return f"±{100 * margin:g}%" if rows["measure"].iloc[0] in RATIOS else f"±{margin:g}"
+    more = f" On part of the tasks, because it refuses the others' rewards: {', '.join(lacking)}." if len(lacking) else ""
+    more += "".join(f" {r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for r in properties)
+    told = caption("matrix", margins=margins, more=more)
+    return frame(pd.DataFrame(rows), told, f"tables/{csv}.csv", cards=True, groups=[(m, n) for m, n in groups if n])
 
 
 def _verdict_cell(row, view=""):
@@ -147,116 +140,128 @@ def _verdict_cell(row, view=""):
     effect, low, high = (row.get(f"{prefix}{column}") for column in ("effect", "low", "high"))
     if _none(effect):
         return cell(MARKS.get(verdict, "-"), f"verdict {verdict}" if verdict else "", note="no results of both" if verdict else "")
-    note = interval(low, high, short)
+    note, star = interval(low, high, short), "*" if not view and row["flips"] else ""
     if not view:
         note += f" {row['seeds_factor']:.1f}×" if not _none(row["seeds_factor"]) else ""
         note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
-        note += "".join(
-            f", {SHORT[v]}\u00a0{MARKS[row[v]]}"
-            for v in SHORT
-            if row["flips"] and row.get(v) in {*MARKS} - {row["verdict"], "undecided"}
-        )
-    star = "*" if not view and row["flips"] else ""
+        others = {*MARKS} - {verdict, "undecided"}
+        note += "".join(f", {SHORT[v]}\u00a0{MARKS[row[v]]}" for v in SHORT if star and row.get(v) in others)
     return cell(f"{MARKS[verdict]}{star} {short(effect, '' if row['measure'] in RATIOS else '+')}", f"verdict {verdict}", note=note)
 
 
-def protocols(verdicts, csv="tables/claims.csv"):
-    """Verdicts at the shared learning rate beside those with every estimator at its own best, on the swept tasks."""
+def protocols(verdicts):
+    """(words, table): verdicts at the shared learning rate beside those at each estimator's own best, on the swept tasks."""
     rows = verdicts[verdicts[PROTOCOLS[1]].isin(MARKS)] if PROTOCOLS[1] in verdicts else []
     if not len(rows):
-        return []
+        return None, None
     columns = {"rival": rows["rival"], "measure": rows["measure"], "tasks of": rows["aggregate"]}
     columns |= {view.split(",")[0]: [_verdict_cell(row, view) for row in rows.to_dict("records")] for view in PROTOCOLS}
     columns["depends on the protocol"] = ["yes" if depends else "" for depends in rows["depends"]]
-    caption = (
-        "On the swept tasks alone. Shared: one rate a task, the best mean rank over all default estimators. Own best: every "
-        "estimator at the rate that did best for it on tuning seeds, in cells of their own."
-    )
-    changed = rows[rows["depends"]]
-    said = [f"{r['measure']} against {r['rival']} ({r['aggregate']})" for r in changed.to_dict("records")]
-    words = f"{count(len(said), 'verdict')} of {len(rows)} depend on the protocol: {'; '.join(said)}." if said else ""
-    words = words or f"None of {len(rows)} verdicts depends on the protocol."
-    return [text(words), frame(pd.DataFrame(columns), caption, csv, fold=len(rows) > 20)]
+    depend = [f"{r.measure} against {r.rival} ({r.aggregate})" for r in rows[rows["depends"]].itertuples()]
+    told = f"{count(len(depend), 'verdict')} of {len(rows)} depend on the protocol: {'; '.join(depend)}."
+    told = told if depend else f"None of {len(rows)} verdicts depends on the protocol."
+    return text(told), table("protocols", pd.DataFrame(columns), "claims", fold=len(rows) > 20)
 
 
-def every_verdict(verdicts, csv="tables/claims.csv"):
+def every_verdict(verdicts):
     """Each comparison behind a verdict, with its reason and its other views."""
     if not len(verdicts):
         return None
-    rows = verdicts.to_dict("records")
     data = verdicts[["measure", "rival", "aggregate", "verdict"]].rename(columns={"aggregate": "tasks of"})
-    data = data.assign(effect=spans(verdicts, "effect", "low", "high"), tasks=verdicts["num_tasks"], pairs=verdicts["num_pairs"])
-    data["other views"] = ["; ".join(f"{v.removeprefix('at ')}: {r[v]}" for v in VIEWS[r["measure"]][1:] if r[v]) for r in rows]
+    data = data.assign(effect=spans(verdicts, "effect"), tasks=verdicts["num_tasks"], pairs=verdicts["num_pairs"])
+    views = [{v.removeprefix("at "): r[v] for v in VIEWS[r["measure"]][1:] if r[v]} for r in verdicts.to_dict("records")]
+    data["other views"] = ["; ".join(f"{view}: {verdict}" for view, verdict in found.items()) for found in views]
     data["more seeds"] = ["" if _none(f) else f"{f:.1f} × as many" for f in verdicts["seeds_factor"]]
-    data["reason"] = verdicts["reason"]
-    return frame(data, "Pairs: pairs of seeds; for the variance groups of samples.", csv, fold=True)
+    return table("verdicts", data.assign(reason=verdicts["reason"]), "claims", fold=True)
 
 
-# ------------------------------------------------------------------------------------------------------- other sections
+# ------------------------------------------------------------------------------------------- tables as they are shown
 
 
-def how_to_read(results, margin):
-    scaled = [t for t, scale in load.scales(results).items() if scale != (0.0, 1.0)]
-    scaled = f" (on {', '.join(scaled)}: from the lowest to the highest value seen)" if scaled else ""
-    return text(
-        "A reward passes when it is at least the task's score.success: where rewards are graded, many small ones pass nothing, "
-        "so an estimator may lead in max@K and trail in pass@1. All values are on held-out prompts or start states, by the "
-        "unbiased closed form.",
-        "All estimators of a task get the same initial policy, prompts, sampling noise, optimiser and number of samples; only "
-        "the function from rewards to advantages differs. Comparisons are therefore paired by seed.",
-        "Intervals are 95%, Student's t; of a mean over tasks, which weigh the same whatever their seeds, with Satterthwaite's "
-        "degrees of freedom. Below 3 seeds, or without spread, there is none. The tasks are fixed: intervals say how another "
-        f"draw of seeds would come out, not another set of tasks. Means over tasks are on the scale 0 to 1{scaled}.",
-        "A verdict is about one measure, one rival and one set of tasks, after Holm's correction over the comparisons of the "
-        f"measure: wrong in at most 5% of such families. Equivalent means that the difference is inside ±{margin:g}, also where "
-        "its sign is sure. Single tasks get intervals and no verdict. Verdicts are taken again at half of the training steps, "
-        "by the area under the curve and, on the swept tasks, with every estimator at its own best learning rate.",
-        "Learning settings are the same for all estimators of a task and were chosen on seeds that are not reported; each "
-        "task's file says how. What is stale here, or was not computed on this machine, is said by `maxpo-bench plan` and "
-        "`compare`, not here.",
-    )
-
-
-def overall_table(data):
-    shown = pd.DataFrame({"estimator": data["estimator"], "tasks": data["num_tasks"], "runs": data["num_runs"]})
-    shown["max@K"] = spans(data, "mean", "low", "high")
-    shown["pass@1"] = spans(data, "pass@1", "pass@1 low", "pass@1 high")
-    caption = "After training, mean of the tasks an estimator ran on, scale 0 to 1, 95% intervals over seeds; not paired."
-    return frame(shown, caption, "tables/overall.csv")
+def columns(data, keys, **shown):
+    """The columns `keys` of data, then under each name of `shown` "value [low, high]" of (value, low, high)."""
+    found = data[list(keys)].copy()
+    for name, three in shown.items():
+        found[name] = spans(data, *three, sign=name.startswith(("minus", "change")))
+    return found
 
 
 def ladder_ends(data, ks=(1, 16)):
-    """pass@1 and pass@16 side by side on the tasks with 0/1 rewards, each task's first row the policy before training."""
+    """pass@k for some k side by side on the tasks with 0/1 rewards, each task's first row the policy before training."""
     graded = set(data.loc[(data["max_at_k"] - data["pass_at_k"]).abs() > 1e-9, "task"])
     data = data[data["k"].isin(ks) & ~data["task"].isin(graded)].sort_values("step", kind="stable")
     if not len(data):
         return None
     data = data.assign(estimator=data["estimator"].where(data["when"] == "after", "before training"))
     data = data.drop_duplicates(["task", "estimator", "k"])
-    data = data.assign(shown=spans(data, "pass_at_k", "pass_at_k_low", "pass_at_k_high"))
-    wide = {k: data[data["k"] == k].set_index(["task", "estimator"])["shown"].rename(f"pass@{k}") for k in ks}
-    shown = pd.concat(wide.values(), axis=1).reset_index()
+    data["shown"] = spans(data, "pass_at_k", "pass_at_k_low", "pass_at_k_high")
+    order = data[["task", "estimator"]].drop_duplicates()
+    shown = order.merge(data.pivot(index=["task", "estimator"], columns="k", values="shown").fillna("-").reset_index())
     shown = shown.sort_values("task", key=lambda c: c.map({t: i for i, t in enumerate(dict.fromkeys(c))}), kind="stable")
-    caption = "Tasks whose rewards are 0 or 1: one sample and the best of 16; mean over seeds with its 95% interval."
-    return frame(shown, caption, "tables/ladder.csv", fold=len(shown) > 30)
+    return shown.rename(columns={k: f"pass@{k}" for k in ks})
 
 
-# ------------------------------------------------------------------------------------------------------- what trains more
+def power_table(data):
+    """Spread, seeds and the width reached; probability of each verdict at true differences, a block of four columns each."""
+    names = {"spread": "spread", "seeds": "seeds", "aimed_at": "aimed at", "half_width": "width reached", "seeds_for_it": "needed"}
+    shown = data[["task", "rival", *[c for c in names if c in data]]].rename(columns=names)
+    groups = [("", shown.shape[1])]
+    for truth in dict.fromkeys(c.split(" at ")[1] for c in data if c.split(" at ")[0] in MARKS):
+        found = {f"{truth}: {mark}": data[f"{v} at {truth}"] for v, mark in MARKS.items() if f"{v} at {truth}" in data}
+        shown = shown.assign(**{name: [f"{v:.2f}" for v in values] for name, values in found.items()})
+        groups.append((f"true difference {truth}", len(found)))
+    return frame(shown, TEXT["captions"]["power"], "studies/power.csv", fold=len(shown) > 12, groups=groups)
+
+
+def statuses(data):
+    counts = data["status"].value_counts()
+    return frame(pd.DataFrame([{"status": s, "cells": counts[s], "meaning": m} for s, m in load.STATUSES.items() if s in counts]))
+
+
+def reasons(data):
+    listed = data.loc[(data["status"] != "ok") | (data["reason"] != ""), ["task", "estimator", "status", "reason"]]
+    return frame(listed) if len(listed) else text("Every declared cell has results.")
+
+
+def notes(data, known):
+    errors = data[data["verifier_errors"].fillna(0) > 0].itertuples()
+    told = [f"{r.task} under {r.estimator}: the verifier raised {int(r.verifier_errors)} times." for r in errors]
+    return text(*told, *(f"Note: {n}" for n in known))
+
+
+def exact_said(data):
+    """How often sampled evaluation missed the exact value, among the cells whose problem can be enumerated."""
+    known = data.dropna(subset=["low", "high"])
+    outside, after, cells = int(known["outside"].sum()), int((known["p_holm"] < 0.05).sum()), count(len(known), "cell")
+    values = {"cells": cells, "outside": outside, "expected": 0.05 * len(known), "after": after or "none"}
+    return text(said("exact", **values)) if len(known) else None
+
+
+def runs(results):
+    """Tasks with their settings and seeds; versions, hashes and machines stand beside each cell."""
+    rows = []
+    for task, declared in results.tasks.items():
+        cells = [results.cells[task, e] for e in results.estimators]
+        seeds = next((c.metrics.get("seeds", []) for c in cells if c.usable), [])
+        title, n = "" if isinstance(declared, str) else declared.title, results.setting(task, "group_size")
+        rows.append([task, title, results.setting(task, "k"), n, len(seeds), _ranges(set(seeds))])
+    return pd.DataFrame(rows, columns=["task", "title", "K", "N", "seeds", "which"])
+
+
+def _ranges(seeds):
+    """Seeds in words: "0 to 99, 110 to 309"."""
+    starts, ends = (sorted(s for s in seeds if s + step not in seeds) for step in (-1, 1))
+    return ", ".join(f"{a} to {b}" if b > a else str(a) for a, b in zip(starts, ends, strict=True)) or "-"
+
+
+# ------------------------------------------------------------------------------------------ what trains more, or for longer
 
 
 def pending(results, study):
     """One line where a study that trains has no table yet, or not on all the tasks declared for it."""
     tasks = results.absent.get(study, [])
     where = f" on {', '.join(tasks)}" if study in results.trained and tasks else ""
-    return text(f"Not computed yet{where}: `make repro-studies`.") if where or study not in results.trained else None
-
-
-def rates_table(data):
-    caption = (
-        "The rate of each estimator's best mean max@K; the rate of the best mean rank over all of them; the rate of the task file."
-    )
-    shown = data.assign(**{t: [number(v, digits=5).rstrip("0") for v in data[t].astype(float)] for t in data if t != "estimator"})
-    return frame(shown, caption)
+    return text(said("pending", where=where)) if where or study not in results.trained else None
 
 
 def k_trained_said(data, margin):
@@ -264,153 +269,60 @@ def k_trained_said(data, margin):
     rows = data[~data["fixed"] & data["gap"].notna() & (data["k"] != data["evaluated"])] if len(data) else data
     if not len(rows):
         return None
-    cells = rows.groupby(["task", "estimator", "evaluated"], sort=False)
-    above, far = (cells[column].max() for column in ("low", "gap"))
-    lost = rows[rows["low"] > 0].sort_values("gap", ascending=False, kind="stable")
-    said = f"Training for K = k gives the best max@k, or none is surely better, in {(~(above > 0)).sum()} of {len(above)} cases"
-    said += f" (task, estimator, k); it is at most {margin:g} below the best in {(far <= margin + 1e-9).sum()}."
-    for r in lost.head(1).to_dict("records"):
-        said += (
-            f" The largest loss: {r['estimator']} on {r['task']}, training for {r['k']} is {short(r['gap'])} above training for "
-            f"{r['evaluated']} in max@{r['evaluated']} [{short(r['low'])}, {short(r['high'])}]."
-        )
-    return text(said + " Intervals are 95%, paired by seed, of one comparison.")
+    most = rows.groupby(["task", "estimator", "evaluated"], sort=False)[["low", "gap"]].max()
+    worst = rows[rows["low"] > 0].sort_values("gap", ascending=False, kind="stable").head(1).to_dict("records")
+    told = [
+        said("k_trained_worst", **r | {"gap": short(r["gap"]), "interval": interval(r["low"], r["high"], short)}) for r in worst
+    ]
+    best, near = (~(most["low"] > 0)).sum(), (most["gap"] <= margin + 1e-9).sum()
+    return text(said("k_trained", best=best, cases=len(most), margin=margin, near=near, worst="".join(told)))
 
 
-def off_policy_table(data):
-    shown = data[["task", "estimator"]].assign(**{"1 epoch": data["on"], "2 epochs, clip .2": data["off"]})
-    for column, name in (
-        ("change", "change"),
-        ("lead on", "behind the method, 1 epoch"),
-        ("lead off", "behind the method, 2 epochs"),
-    ):
-        shown[name] = spans(data, column, f"{column} low", f"{column} high", sign=True)
-    caption = "max@K after training, mean over seeds; differences with 95% intervals, paired by seed."
-    return frame(shown, caption, "tables/off_policy.csv")
-
-
-def power_table(data):
-    """Spread, seeds and the width reached; probability of each verdict at true differences, a block of four columns each."""
-    truths = list(dict.fromkeys(c.split(" at ")[1] for c in data if " at " in c and c.split(" at ")[0] in MARKS))
-    plan = {
-        "seeds_for_it": "seeds needed",
-        "half_width": "width reached",
-        "aimed_at": "aimed at",
-        "seeds": "seeds",
-        "spread": "spread",
-    }
-    columns = {"task": data["task"], "rival": data["rival"]} | {plan[c]: data[c] for c in reversed(plan) if c in data}
-    head, groups = len(columns), []
-    for truth in truths:
-        found = {f"{truth}: {MARKS[v]}": data[f"{v} at {truth}"] for v in MARKS if f"{v} at {truth}" in data}
-        columns |= {name: [number(v, digits=2) for v in values] for name, values in found.items()}
-        groups.append((f"true difference {truth}", len(found)))
-    caption = (
-        "Spread: standard deviation over seeds of max@K, maxpo minus rival. Width: half of the 95% interval. Then the chance of a "
-        "verdict (✓ supported, ✗ contradicted, = equivalent, ? undecided) on this task alone, were the true difference so large."
-    )
-    return frame(pd.DataFrame(columns), caption, "studies/power.csv", groups=[("", head), *groups] if groups else ())
-
-
-RULE = (
-    "The rule, written before these numbers existed (docs/default-estimators.md): an estimator joins the default list when its "
-    "mean max@K over these tasks is within .01 of, or above, the best default estimator's, and no identical formula is there."
-)
-
-
-def cheap_blocks(data):
-    """Who would join the default list, by the rule; then every estimator's differences to the method."""
-    rows = data[data["task"] == "mean"]
-    joins = rows[rows["joins"]]
-    same = rows[rows["same_as"] != ""]
-    said = [f"{r['estimator']} ({short(r['best'], '+')})" for r in joins.to_dict("records")]
-    told = (
-        f"By it these would join: {', '.join(said)}; in brackets, minus the best default." if said else "By it nobody would join."
-    )
-    if len(same):
-        told += f" The same numbers on every seed: {', '.join(f'{r.estimator} and {r.same_as}' for r in same.itertuples())}."
-    shown = rows[["estimator"]].assign(**{"what it is": [about(e) for e in rows["estimator"]], "max@K": rows["max_at_k"]})
-    shown["minus the best default"] = [number(v, sign=True) for v in rows["best"].astype(float)]
-    for task in dict.fromkeys(data["task"]):
-        one = data[data["task"] == task].set_index("estimator").reindex(rows["estimator"])
-        shown[f"minus maxpo: {task}"] = spans(one, "gap", "low", "high", sign=True)
-    shown["default list"] = ["is there" if r.default else "joins" if r.joins else "" for r in rows.itertuples()]
-    caption = (
-        "max@K after training, scale 0 to 1; differences paired by seed with 95% intervals. A mean over fewer tasks has no max@K."
-    )
-    return [text(RULE, told), frame(shown, caption, "tables/estimators.csv", fold=True)]
-
-
-def wall_table(data):
-    """Seconds of training per seed, a row per estimator, a column per task."""
+def off_policy(data):
+    """max@K after one pass and after several, with the difference to the method and to one pass."""
     if not len(data):
         return None
-    wide = data.pivot(index="estimator", columns="task", values="training")
-    wide = wide.reindex(index=data["estimator"].drop_duplicates(), columns=data["task"].drop_duplicates()).reset_index()
-    caption = (
-        "Seconds of training per seed, as each cell recorded it, evaluation left out. Cells ran hours apart, maybe on several "
-        "machines: for comparisons see the steps above, which alternate in one process."
+    three = {
+        name: [c, f"{c}_low", f"{c}_high"] for name, c in (("max@K", "max_at_k"), ("minus", "max_at_k_gap"), ("change", "change"))
+    }
+    shown = columns(data, ["task", "estimator", "epochs", "clip"], **three)
+    shown["minus"], shown["change"] = (
+        shown["minus"].where(data["estimator"] != REFERENCE, "-"),
+        shown["change"].where(data["epochs"] > 1, "-"),
     )
-    return frame(wide, caption, "tables/wall_clock.csv")
+    return shown.rename(columns={"minus": f"minus {REFERENCE}", "change": "minus 1 epoch"})
 
 
-def cell_table(data):
-    shown = data[["task", "estimator"]].copy()
-    for metric in ("max@K", "pass@K", "pass@1"):
-        shown[metric] = spans(data, metric, f"{metric} low", f"{metric} high")
-    shown["seeds"], shown["status"] = data["num_seeds"], data["status"]
-    return frame(shown, "After training: mean over seeds with its 95% interval.", "tables/cells.csv", fold=True)
+def cheap_said(data):
+    """Who would join the default list, by the rule."""
+    rows = data[data["task"] == "mean"]
+    joins = [f"{r.estimator} ({short(r.best, '+')})" for r in rows[rows["joins"]].itertuples()]
+    told = f"these would join: {', '.join(joins)}; in brackets, minus the best default" if joins else "nobody would join"
+    same = ", ".join(f"{r.estimator} and {r.same_as}" for r in rows[rows["same_as"] != ""].itertuples())
+    return text(said("rule"), f"By it {told}." + f" The same numbers on every seed: {same}." * bool(same))
 
 
-def status_blocks(data, notes):
-    counts = data["status"].value_counts()
-    kinds = pd.DataFrame([{"status": s, "cells": int(counts[s]), "meaning": m} for s, m in load.STATUSES.items() if s in counts])
-    listed = data.loc[(data["status"] != "ok") | (data["reason"] != ""), ["task", "estimator", "status", "reason"]]
-    errors = data[data["verifier_errors"].fillna(0) > 0]
-    told = [
-        f"{r['task']} under {r['estimator']}: the verifier raised {int(r['verifier_errors'])} times." for _, r in errors.iterrows()
-    ]
-    told += [f"Note: {n}" for n in notes]
-    return [frame(kinds), frame(listed) if len(listed) else text("Every declared cell has results."), text(*told)]
+def cheap(data):
+    rows = data[data["task"] == "mean"]
+    shown = rows[["estimator"]].assign(**{"what it is": [about(e) for e in rows["estimator"]], "max@K": rows["max_at_k"]})
+    shown["minus the best default"] = [number(v, sign=True) for v in rows["best"].astype(float)]
+    shown[f"minus {REFERENCE}"], shown["tasks"] = spans(rows, "gap", sign=True), rows["num_tasks"]
+    shown["default list"] = ["is there" if r.default else "joins" if r.joins else "" for r in rows.itertuples()]
+    return table("cheap", shown, "estimators", fold=True)
 
 
-def exact_blocks(data):
-    """How often sampled evaluation missed the exact value, among the cells whose problem can be enumerated."""
-    known = data.dropna(subset=["low", "high"])
-    if not len(known):
-        return []
-    outside, after = int(known["outside"].sum()), int((known["p_holm"] < 0.05).sum())
-    return [
-        text(
-            f"Sampled against exact: max@K of {count(len(known), 'cell')} is also known by enumeration. The mean over seeds of "
-            f"sampled minus exact is away from 0 at 95% in {outside} of them, where {0.05 * len(known):.0f} are expected by "
-            "chance (cells of a task are evaluated with the same start states and noise, so they miss together), and after "
-            f"Holm's correction over the cells in {after or 'none'}."
-        ),
-        frame(data.drop(columns=["p"]), "Sampled minus exact max@K, mean over seeds.", "tables/exact.csv", fold=True),
-    ]
+def long_said(long, not_run):
+    """What the long tasks are, how much of each model is trained, and which of them have no results."""
+    told = []
+    for name, task in long.tasks.items():
+        lora = getattr(task, "sections", {}).get("lora", {})
+        part = said("lora", rank=lora["rank"], targets=", ".join(lora["targets"])) if lora.get("rank") else said("whole")
+        told.append(f"{name}: {getattr(task, 'title', '')}; {part}.")
+    absent = [said("not_run", tasks=", ".join(not_run))] if not_run else []
+    return text(*told, " ".join([*absent, *[said("costs")] * bool(told)]))
 
 
-def runs_table(results):
-    """Tasks with their settings and seeds; versions, hashes and machines stand beside each cell."""
-    rows = []
-    for task, declared in results.tasks.items():
-        cells = [results.cells[task, e] for e in results.estimators]
-        seeds = next((c.metrics.get("seeds", []) for c in cells if c.usable), [])
-        title = "" if isinstance(declared, str) else declared.title
-        rows.append([task, title, results.setting(task, "k"), results.setting(task, "group_size"), _seeds(seeds)])
-    caption = "Versions, hashes, numerics and processor of every cell: results/runs/<task>/<estimator>/provenance.json."
-    return frame(pd.DataFrame(rows, columns=["task", "title", "K", "N", "seeds"]), caption)
-
-
-def _seeds(seeds):
-    whole = len(seeds) > 2 and list(seeds) == list(range(seeds[0], seeds[-1] + 1))
-    return f"{seeds[0]} to {seeds[-1]}" if whole else json.dumps(list(seeds))[1:-1] or "-"
-
-
-def palette(results):
-    """{estimator: colour} for the marks beside names."""
-    names = {*results.estimators, *results.variance["estimator"], *style.colours([])}
-    for table in results.studies.values():
-        names |= {str(n) for n in table["estimator"].dropna()} if "estimator" in table else set()
-    return style.colours(sorted(map(str, names)))
+def wall_clock(data):
+    """Seconds of training per seed, a row per estimator, a column per task."""
+    wide = data.pivot(index="estimator", columns="task", values="training")
+    return wide.reindex(index=data["estimator"].drop_duplicates(), columns=data["task"].drop_duplicates()).reset_index()

@@ -2,7 +2,7 @@
 
 import base64
 import gzip
-import importlib
+import importlib.util
 import re
 import time
 from pathlib import Path
@@ -15,9 +15,7 @@ from maxpo_bench.settings import claims
 from maxpo_bench.studies import TIMED, style
 
 TITLE = "maxpo_bench: which advantage estimator, and how sure is that?"
-OWN_SECTION = ("properties", "power", *TIMED)  # TIMED: in the last section, the rest of the report reads no time
 PIXELS_PER_INCH = 160  # a full-width figure (5.6 in) is 896 pixels wide
-NO_CHEAP = "Every registered estimator trained on the cheap tasks. Not computed yet: `make repro-estimators`."
 FLOATS = "%.6g"  # of the tables: what a processor's rounding moves is far behind it
 
 
@@ -26,49 +24,32 @@ def build(root="."):
     start = time.perf_counter()
     results = load.read(root)
     declared = claims.read(results.root / "claims.yaml")
-    scale = load.scales(results)
-    judged, by_task, properties = verdicts.judge(results, declared)
-    timed = (judged["measure"] == "time") if len(judged) else []
-    trained, none = results.trained, pd.DataFrame()
-    data = {
-        "claims": judged[~timed] if len(judged) else judged,
-        "time": judged[timed] if len(judged) else judged,
-        "claims_by_task": by_task[by_task["measure"] != "time"] if len(by_task) else by_task,
-        "cells": tables.cells(results),
-        "overall": tables.overall(results, scale),
-        "curves_by_task": tables.curves(results),
-        "ladder": tables.ladders(results),
-        "collapse": tables.collapse(results, scale),
-        "exact": tables.exact(results),
-        "variance": tables.variance(results),
-        "wall_clock": tables.wall_clock(results),
-        "learning_rate": tables.learning_rate(trained["learning_rate"]) if "learning_rate" in trained else none,
-        "k_trained": tables.k_trained(trained["k_trained"]) if "k_trained" in trained else none,
-        "group_size": tables.group_sizes(trained["group_size"]) if "group_size" in trained else none,
-        "off_policy": tables.off_policy(trained["off_policy"]) if "off_policy" in trained else none,
-        "estimators": tables.cheap(results, scale),
-    }
-    data["curves"] = tables.wide_curves(data["curves_by_task"], results, scale)
-    out, latex = results.root / "results", tables.latex(data["cells"], results)
+    data, properties = _tables(results, declared)
+    out = results.root / "results"
     drawn = _draw(results, declared, data, out / "figures")
     studies = {name: _study(results, name, table, out / "figures") for name, table in results.studies.items()}
-    shown = {name: table for name, table in data.items() if len(table.columns)}
-    kept = {path for path, _ in _flat(drawn, studies)} | {f"{name}.csv" for name in shown} | {"max_at_k.tex"}
-    for name, table in shown.items():
-        text = table.to_csv(index=False, float_format=FLOATS, lineterminator="\n")
-        files.write_bytes(out / "tables" / f"{name}.csv", text.encode())
-    files.write_bytes(out / "tables" / "max_at_k.tex", latex.encode())
+    pictures = [*drawn.values(), *(found["picture"] for found in studies.values())]
+    written = {f"{name}.csv": _csv(table) for name, table in data.items() if len(table.columns)}
+    written["max_at_k.tex"] = tables.latex(data["cells"], results).encode()
+    for name, text in written.items():
+        files.write_bytes(out / "tables" / name, text)
+    kept = {*written, *(f"{stem}.svg" for picture in pictures if picture for stem in picture["names"])}
     for old in [*(out / "figures").glob("*.*"), *(out / "tables").glob("*.*")]:
         if old.name not in kept and old.suffix in (".png", ".svg", ".csv", ".tex"):
             old.unlink()  # of a task or study that is no longer declared
     files.write_bytes(out / "claims.json", data["claims"].to_json(orient="records", indent=1, double_precision=6).encode() + b"\n")
     files.write_json(out / "metrics.json", tables.headline(results, data["claims"], data["overall"]))
+    method, scales = declared["method"], load.scales(results).items()
+    scaled = ", ".join(task for task, scale in scales if scale != (0.0, 1.0))
+    scaled = f" (on {scaled}: from the lowest to the highest value seen)" if scaled else ""
+    blocks = _blocks(results, declared, data, properties, drawn, studies)
+    names = {*results.estimators, *results.variance["estimator"], *words.TEXT["about"], *data["estimators"].get("estimator", ())}
     context = {
         "title": TITLE,
-        "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), declared["method"]),
-        "terms": f"{declared['method']} is {words.about(declared['method'])}. {words.TERMS}",
-        "sections": _sections(results, declared, data, properties, drawn, studies, latex),
-        "colours": page.palette(results),
+        "answer": words.first_sentences(data["claims"], results.studies.get("regimes"), method),
+        "terms": words.said("terms", method=method, about=words.about(method)),
+        "sections": list(page.sections(blocks, margin=margin_of(declared), scaled=scaled)),
+        "colours": style.colours(sorted(map(str, names))),
     }
     files.write_bytes(out / "report.md", _template("report.md.j2").render(**context).encode())
     html = _template("report.html.j2").render(**context, image=_images(out / "figures"))
@@ -78,35 +59,68 @@ def build(root="."):
     return 0
 
 
+def _csv(table):
+    return table.to_csv(index=False, float_format=FLOATS, lineterminator="\n").encode()
+
+
+def _tables(results, declared):
+    """({name: DataFrame}, properties): every table of the report, written as tables/<name>.csv where it has columns."""
+    scale, method = load.scales(results), declared["method"]
+    data, properties = _tables_of_cells(results, declared)
+    long, _ = _tables_of_cells(results.long, declared)
+    data |= {f"long_{name}": table for name, table in long.items()} if results.long.tasks else {}
+    timed = data["claims"].reindex(columns=["measure"])["measure"] == "time"
+    data |= {"time": data["claims"][timed], "claims": data["claims"][~timed], "wall_clock": tables.wall_clock(results)}
+    data["long_costs"] = tables.costs(results.long)
+    data["overall"] = tables.overall(results, scale)
+    data["curves"] = tables.wide_curves(data["curves_by_task"], results, scale)
+    data |= {"collapse": tables.collapse(results, scale), "exact": tables.exact(results)}
+    for study in ("learning_rate", "k_trained", "group_size", "off_policy"):
+        table = results.trained.get(study)
+        data[study] = pd.DataFrame() if table is None else getattr(tables, study)(table)
+    return data | {"estimators": tables.cheap(results, scale, method)}, properties
+
+
+def _tables_of_cells(results, declared):
+    """The tables that the long tasks have too."""
+    judged, by_task, properties = verdicts.judge(results, declared)
+    data = {"claims": judged, "claims_by_task": by_task[by_task["measure"] != "time"] if len(by_task) else by_task}
+    data |= {"cells": tables.cells(results), "curves_by_task": tables.curves(results), "ladder": tables.ladders(results)}
+    return data | {"variance": tables.variance(results)}, properties
+
+
 def _draw(results, declared, data, folder):
-    """Draw and save every figure but the studies', one after the other: {group: [(stem, caption)]}."""
-    margin = margin_of(declared)
-    made = {
-        "answer": figures.answer(data["claims"], results, margin),
-        "regime_map": figures.regime_map(results.studies.get("regimes")),
-        "collapse": figures.collapse(data["collapse"], results),
-        "tasks_max": figures.single_tasks(data["claims_by_task"], results, "max@K", margin),
-        "tasks_pass": figures.single_tasks(data["claims_by_task"], results, "pass@1", margin),
-        "curves_max": figures.learning_curves(data["curves_by_task"], results, "max_at_k"),
-        "curves_pass": figures.learning_curves(data["curves_by_task"], results, "pass_at_1"),
-        "ladder": figures.ladder(data["ladder"], results),
-        "variance_ratio": figures.variance_ratio(data["variance"], results),
-        "snr": figures.signal_to_noise(data["variance"], results),
-        "learning_rate": figures.learning_rate(data["learning_rate"], results),
-        "k_trained": figures.k_trained(data["k_trained"]),
-        "group_size": figures.group_size(data["group_size"], results),
-        "estimators": figures.estimators(data["estimators"]),
+    """Draw and save every figure but the studies': {stem: block of the page, or None}."""
+    margin, long, table, both = margin_of(declared), results.long, data.get, ["max@K", "pass@1"]
+    made = {  # stem: (its table, (figure, caption) or None)
+        "answer": ("claims", figures.answer(data["claims"], results, margin)),
+        "regime_map": ("regimes", figures.regime_map(results.studies.get("regimes"))),
+        "collapse": ("collapse", figures.collapse(data["collapse"], results)),
+        "tasks_max_at_k": ("claims_by_task", figures.single_tasks(data["claims_by_task"], results, both[:1], margin)),
+        "tasks_pass_at_1": ("claims_by_task", figures.single_tasks(data["claims_by_task"], results, both[1:], margin)),
+        "curves_max_at_k": ("curves_by_task", figures.learning_curves(data["curves_by_task"], results, "max_at_k", "max@K")),
+        "curves_pass_at_1": ("curves_by_task", figures.learning_curves(data["curves_by_task"], results, "pass_at_1", "pass@1")),
+        "ladder": ("ladder", figures.ladder(data["ladder"], results)),
+        "variance_ratio": ("variance", figures.variance_ratio(data["variance"])),
+        "snr": ("variance", figures.signal_to_noise(data["variance"], results)),
+        "learning_rate": ("learning_rate", figures.learning_rate(data["learning_rate"], results)),
+        "k_trained": ("k_trained", figures.k_trained(data["k_trained"])),
+        "group_size": ("group_size", figures.group_size(data["group_size"], results)),
+        "estimators": ("estimators", figures.estimators(data["estimators"])),
     }
-    for found in made.values():
-        for stem, figure, _ in found:
-            style.save(figure, folder / f"{stem}.svg")
-    return {group: [(stem, caption) for stem, _, caption in found] for group, found in made.items()}
-
-
-def _flat(drawn, studies):
-    """(file name, caption) of every saved figure."""
-    shown = [made for group in drawn.values() for made in group]
-    return [(f"{stem}.svg", caption) for stem, caption in [*shown, *(s["figure"] for s in studies.values() if s["figure"])]]
+    if long.tasks:
+        made |= {
+            "long_tasks": ("long_claims_by_task", figures.single_tasks(data["long_claims_by_task"], long, both, margin)),
+            "long_curves": ("long_curves_by_task", figures.learning_curves(data["long_curves_by_task"], long, "max_at_k", "max@K")),
+            "long_variance": ("long_variance", figures.variance_ratio(data["long_variance"])),
+        }
+    blocks = {}
+    for stem, (table, drawn) in made.items():
+        if drawn:
+            style.save(drawn[0], folder / f"{stem}.svg")
+        folder_of = "studies" if table == "regimes" else "tables"
+        blocks[stem] = page.figure([(stem, drawn[1])], f"{folder_of}/{table}.csv") if drawn else None
+    return blocks
 
 
 def margin_of(declared):
@@ -115,130 +129,78 @@ def margin_of(declared):
 
 
 def _study(results, name, table, folder):
-    """{"title", "caption", "figure"} of a study by its own module; the figure is None, with a note, when it cannot be drawn."""
-    found = {"title": name.replace("_", " "), "caption": "", "figure": None}
+    """{"title", "caption", "picture"} of a study by its own module; the picture is None, with a note, when it cannot be drawn."""
+    found = {"title": name.replace("_", " "), "caption": "", "picture": None}
+    if name in load.EXTRA_STUDIES and importlib.util.find_spec(f"maxpo_bench.studies.{name}") is None:
+        return found
     try:
         module = importlib.import_module(f"maxpo_bench.studies.{name}")
         found["title"] = getattr(module, "TITLE", found["title"])
         found["caption"] = module.caption(table) if hasattr(module, "caption") else getattr(module, "CAPTION", "")
-        drawn = module.figure(table) if hasattr(module, "figure") else None
-    except ModuleNotFoundError as error:
-        if error.name != f"maxpo_bench.studies.{name}":
-            raise
-        drawn = None
-        if name not in load.EXTRA_STUDIES:
-            results.notes.append(f"study {name}: no file maxpo_bench/studies/{name}.py, so no figure")
-    except (KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
-        source, problem = f"results/studies/{name}.csv", f"{type(error).__name__}: {error}"
-        results.notes.append(f"study {name}: its figure could not be drawn from {source} ({problem})")
-        drawn = None
-    if drawn is not None:
-        found["figure"] = (f"study_{name}", found["caption"])
-        style.save(drawn, folder / f"study_{name}.svg")
+        if hasattr(module, "figure"):
+            style.save(module.figure(table), folder / f"study_{name}.svg")
+            found["picture"] = page.figure([(f"study_{name}", found["caption"])], f"studies/{name}.csv")
+    except (ModuleNotFoundError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        results.notes.append(f"study {name}: its figure could not be drawn from results/studies/{name}.csv ({problem})")
     return found
 
 
-def _sections(results, declared, data, properties, drawn, studies, latex):
-    method, trained, measures = declared["method"], results.trained, ("max@K", "pass@1", "gradient variance")
-
-    def shown(group, csv):
-        return [page.figure(made, csv) for made in drawn[group]]
-
-    def of_study(name, table=False):
-        found = studies.get(name)
-        if found is None:
-            return []
-        csv = f"studies/{name}.csv"
-        picture = page.figure(found["figure"], csv) if found["figure"] else None
-        whole = page.frame(results.studies[name], "" if picture else found["caption"], csv, fold=len(results.studies[name]) > 40)
-        return [picture, whole if table or not picture else None]
-
-    first = drawn["answer"] + drawn["regime_map"]
-    unmeasured = [t for t in results.tasks if t not in set(data["variance"]["task"])]
-    sections = [
-        page.section(
-            "The answer",
-            page.figure(first, "tables/claims.csv") if first else None,
-            *page.matrix(data["claims"], properties, method, measures, results.estimators),
-        ),
-        page.section("Collapse", *shown("collapse", "tables/collapse.csv")),
-        page.section("How to read this", page.how_to_read(results, margin_of(declared))),
-        page.section(
-            "Task by task",
-            *shown("tasks_max", "tables/claims_by_task.csv"),
-            *shown("tasks_pass", "tables/claims_by_task.csv"),
-            page.overall_table(data["overall"]),
-        ),
-        page.section(
-            "Along training", *shown("curves_max", "tables/curves_by_task.csv"), *shown("curves_pass", "tables/curves_by_task.csv")
-        ),
-        page.section("Before and after training", *shown("ladder", "tables/ladder.csv"), page.ladder_ends(data["ladder"])),
-        page.section(
-            "Gradient variance",
-            page.matrix(data["claims"], properties, method, ("gradient variance",))[0],
-            *shown("variance_ratio", "tables/variance.csv"),
-            *shown("snr", "tables/variance.csv"),
-            page.text(f"No usable results/variance/<task>.csv: {', '.join(unmeasured)}." if unmeasured else ""),
-        ),
-    ]
-    sections += [
-        page.section(
-            "Learning rates",
-            page.pending(results, "learning_rate"),
-            *shown("learning_rate", "tables/learning_rate.csv"),
-            page.rates_table(tables.learning_rates(trained["learning_rate"], results)) if "learning_rate" in trained else None,
-            page.pending(results, "own_best"),
-            *page.protocols(data["claims"]),
-        ),
-        page.section(
-            "K, N and off-policy",
-            page.heading("Does training for K maximise max@K?"),
-            page.pending(results, "k_trained"),
-            page.k_trained_said(data["k_trained"], margin_of(declared)),
-            *shown("k_trained", "tables/k_trained.csv"),
-            page.heading("Many small groups or few large ones, for the same number of samples"),
-            page.pending(results, "group_size"),
-            *shown("group_size", "tables/group_size.csv"),
-            page.heading("Two passes over each batch, clipped, as trainers do"),
-            page.pending(results, "off_policy"),
-            page.off_policy_table(data["off_policy"]) if len(data["off_policy"]) else None,
-        ),
-        page.section(
-            "How many seeds a verdict takes",
-            *of_study("power")[:1],
-            page.power_table(results.studies["power"])
-            if "power" in studies
-            else page.text("Not computed yet: `make repro-studies`."),
-        ),
-        page.section(
-            "All estimators",
-            *shown("estimators", "tables/estimators.csv"),
-            *(page.cheap_blocks(data["estimators"]) if len(data["estimators"]) else [page.text(NO_CHEAP)]),
-        ),
-    ]
-    if "properties" in studies:
-        sections.append(page.section("The estimators", page.text(words.OBJECTIVES), *of_study("properties", table=True)))
-    others = [
-        block for name in studies if name not in OWN_SECTION for block in [page.heading(studies[name]["title"]), *of_study(name)]
-    ]
-    sections += [page.section("Studies without training", *others)] if others else []
-    sections += [
-        page.section("Every verdict", page.every_verdict(data["claims"])),
-        page.section("Every cell", page.cell_table(data["cells"]), *page.exact_blocks(data["exact"]), page.runs_table(results)),
-        page.section("State of the cells", *page.status_blocks(data["cells"], results.notes)),
-        page.section(
-            "LaTeX",
-            page.text("max@K after training, mean over seeds, half-width of the 95% interval; needs booktabs."),
-            {"kind": "code", "text": latex, "csv": "tables/max_at_k.tex"},
-        ),
-    ]
-    times = (
-        page.matrix(data["time"], properties.iloc[:0], method, ("time",), csv="tables/time.csv")[:1] if len(data["time"]) else []
+def _blocks(results, declared, data, properties, drawn, studies):
+    """{name in report.yaml: block of the page, a list of blocks, or None}."""
+    margin, measures, table, matrix = margin_of(declared), ("max@K", "pass@1", "gradient variance"), page.table, page.matrix
+    first = [drawn[stem] for stem in ("answer", "regime_map") if drawn[stem]]
+    first = (
+        {**first[0], "names": [f["names"][0] for f in first], "caption": " ".join(f["caption"] for f in first)} if first else None
     )
-    costs = [block for name in TIMED if name in studies for block in [page.heading(studies[name]["title"]), *of_study(name)]]
-    warning = page.text("Everything above repeats on any machine; times do not. Nothing above was computed from them.")
-    sections.append(page.section("Time", warning, *times, page.wall_table(data["wall_clock"]), *costs))
-    return sections
+    unmeasured = ", ".join(t for t in results.tasks if t not in set(data["variance"]["task"]))
+    trained, cheap = results.trained.get("learning_rate"), data["estimators"]
+    after = {m: [m, f"{m} low", f"{m} high"] for m in ("max@K", "pass@K", "pass@1")}
+    cells = page.columns(data["cells"].rename(columns={"num_seeds": "seeds"}), ["task", "estimator", "seeds", "status"], **after)
+    overall = data["overall"].rename(columns={"num_tasks": "tasks", "num_runs": "runs"})
+    overall = page.columns(overall, ["estimator", "tasks", "runs"], **{"max@K": ["mean", "low", "high"], "pass@1": after["pass@1"]})
+    blocks = drawn | {
+        "first": first,
+        "matrix": matrix(data["claims"], measures, results.estimators, properties.to_dict("records")),
+        "overall": table("overall", overall),
+        "long_said": page.long_said(results.long, results.not_run),
+        "ladder_ends": table("ladder_ends", page.ladder_ends(data["ladder"]), "ladder", fold=True),
+        "variance_matrix": matrix(data["claims"], measures[2:]),
+        "unmeasured": page.text(words.said("unmeasured", tasks=unmeasured) if unmeasured else ""),
+        "rates": table("rates", tables.learning_rates(trained, results), "") if trained is not None else None,
+        "k_trained_said": page.k_trained_said(data["k_trained"], margin),
+        "off_policy": table("off_policy", page.off_policy(data["off_policy"])),
+        "power_pending": page.text(words.said("pending", where="")) if "power" not in studies else None,
+        "cheap_said": page.cheap_said(cheap) if len(cheap) else page.text(words.said("no_cheap")),
+        "cheap": page.cheap(cheap) if len(cheap) else None,
+        "verdicts": page.every_verdict(data["claims"]),
+        "cells": table("cells", cells, fold=True),
+        "exact_said": page.exact_said(data["exact"]),
+        "exact": table("exact", data["exact"].drop(columns="p"), fold=True),
+        "runs": table("runs", page.runs(results), ""),
+        "statuses": page.statuses(data["cells"]),
+        "reasons": page.reasons(data["cells"]),
+        "notes": page.notes(data["cells"], results.notes),
+        "latex": {"kind": "code", "text": tables.latex(data["cells"], results)},
+        "time_matrix": matrix(data["time"], ("time",), csv="time") if len(data["time"]) else None,
+        "wall_clock": table("wall_clock", page.wall_clock(data["wall_clock"])),
+        "long_costs": table("long_costs", data["long_costs"]),
+    }
+    blocks["protocols_said"], blocks["protocols"] = page.protocols(data["claims"])
+    blocks |= {f"{study}_pending": page.pending(results, study) for study in load.TRAINED_STUDIES}
+    if results.long.tasks:
+        blocks["long_matrix"] = matrix(data["long_claims"], measures, csv="long_claims")
+        blocks["long_ladder"] = table("ladder_ends", page.ladder_ends(data["long_ladder"], (1, 4, 16)), "long_ladder")
+    for name, found in studies.items():
+        whole, group = results.studies[name], "timed_studies" if name in TIMED else "studies"
+        caption = "" if found["picture"] else found["caption"]
+        shown = page.frame(whole, caption, f"studies/{name}.csv", fold=len(whole) > 40)
+        if name in ("properties", "power"):
+            blocks |= {name: found["picture"], f"{name}_table": page.power_table(whole) if name == "power" else shown}
+        else:
+            heading = {"kind": "heading", "text": found["title"]}
+            blocks[group] = [*blocks.get(group, []), heading, found["picture"] or shown]
+    return blocks
 
 
 def _template(name):
@@ -252,8 +214,15 @@ def _template(name):
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["md"] = _markdown
+    environment.filters |= {"md": _markdown, "code": _code}
     return environment.get_template(name)
+
+
+def _code(value):
+    """Text for HTML in which `words` between backticks are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(value))))
 
 
 def _markdown(value):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from maxpo_bench.measure import statistics
 from maxpo_bench.report import load
-from maxpo_bench.studies.learning_rate import best_rates, shared_rate
+from maxpo_bench.studies.learning_rate import at_the_edge, best_rates, shared_rate
 from maxpo_bench.studies.style import REFERENCE
 
 TRAINING_PHASES = ("sample", "reward", "advantage", "update")
@@ -36,12 +36,12 @@ def overall(results, scale):
     """Per estimator the mean over its tasks of max@K and pass@1 after training, on the 0-1 scale, with 95% intervals."""
     rows = []
     for estimator in results.estimators:
-        values = {m: {t: results.cells[t, estimator].values(m) for t in scale} for m in ("max@K", "pass@1")}
-        found = {m: {t: np.array(list(v.values())) for t, v in by.items() if v} for m, by in values.items()}
+        values = {m: {t: np.array([*results.cells[t, estimator].values(m).values()]) for t in scale} for m in ("max@K", "pass@1")}
+        found = {m: {t: v for t, v in by.items() if len(v)} for m, by in values.items()}
         found["max@K"] = {t: (v - scale[t][0]) / (scale[t][1] - scale[t][0]) for t, v in found["max@K"].items()}
-        best, one = (statistics.task_mean_interval(found[m]) for m in ("max@K", "pass@1"))
-        row = {"estimator": estimator, "num_tasks": len(found["max@K"]), "num_runs": best.num_pairs}
-        row |= {"mean": best.estimate, "low": best.low, "high": best.high}
+        best, one = (statistics.task_mean_interval(by) for by in found.values())
+        row = {"estimator": estimator, "num_tasks": len(found["max@K"]), "num_runs": best.num_pairs, "mean": best.estimate}
+        row |= {"low": best.low, "high": best.high}
         rows.append(row | {"pass@1": one.estimate, "pass@1 low": one.low, "pass@1 high": one.high})
     table = pd.DataFrame(rows)
     order = table[["num_tasks", "mean"]].astype(float).round(9).fillna(-math.inf)  # equal but for rounding: in the declared order
@@ -91,18 +91,16 @@ def wide_curves(table, results, scale, num_points=5):
     table: that of `curves`. Over the tasks on which all estimators with any results have them, so that the columns compare.
     """
     grid, lines = np.linspace(0, 1, num_points), {}
+    table = table.dropna(subset=["max_at_k"]).sort_values("step", kind="stable")
     for (task, estimator), part in table.groupby(["task", "estimator"], sort=False):
-        part = part.dropna(subset=["max_at_k"]).sort_values("step", kind="stable")
         if task in scale and len(part) > 1 and part["step"].max() > 0:
             low, high = scale[task]
-            level = (part["max_at_k"].to_numpy() - low) / (high - low)
-            lines.setdefault(estimator, {})[task] = np.interp(grid, part["step"].to_numpy() / part["step"].max(), level)
+            level = np.interp(grid, part["step"] / part["step"].max(), (part["max_at_k"] - low) / (high - low))
+            lines.setdefault(estimator, {})[task] = level
     shared = [t for t in scale if all(t in found for found in lines.values())]
-    columns = {
-        e: np.mean([lines[e][t] for t in shared], axis=0) if e in lines and shared else np.full(num_points, np.nan)
-        for e in results.estimators
-    }
-    return pd.DataFrame({"share_of_training": grid, **columns})
+    none = np.full(num_points, np.nan)
+    means = {e: np.mean([lines[e][t] for t in shared], axis=0) if e in lines and shared else none for e in results.estimators}
+    return pd.DataFrame({"share_of_training": grid, **means})
 
 
 def collapse(results, scale):
@@ -111,44 +109,34 @@ def collapse(results, scale):
     Entropy and distinct answers: after / before. max@k for the largest k drawn, at least 4 K: after - before, scale 0 to 1.
     With 95% intervals over seeds.
     """
+    found, curves, ladders = {}, results.curves, results.ladders
+    for measure, columns in (("entropy", ("entropy", "table_entropy")), ("distinct answers", ("distinct", "distinct_answers"))):
+        first, second = (curves[c] if c in curves else pd.Series(np.nan, curves.index) for c in columns)
+        ends = _ends(curves.assign(value=first.fillna(second).astype(float)))
+        found[measure] = (ends["last"] / ends["first"])[ends["first"] > 0]
+    least = ladders["task"].map({t: 4 * (results.setting(t, "k") or math.inf) for t in results.tasks})
+    far = ladders["k"] == ladders.groupby(["task", "estimator"])["k"].transform("max")
+    ends = _ends(ladders[far & (ladders["k"] >= least)].rename(columns={"max": "value"}))
+    width = ends.index.get_level_values("task").map({t: high - low for t, (low, high) in scale.items()})
+    found["max@k far above K"] = (ends["last"] - ends["first"]) / width
     rows = []
-    for estimator in results.estimators:
-        found = {"entropy": {}, "distinct answers": {}, "max@k far above K": {}}
-        for task in scale:
-            curve = results.curves[(results.curves["task"] == task) & (results.curves["estimator"] == estimator)]
-            for measure, columns in (
-                ("entropy", ("entropy", "table_entropy")),
-                ("distinct answers", ("distinct", "distinct_answers")),
-            ):
-                column = next((c for c in columns if c in curve and curve[c].notna().any()), None)
-                if column:
-                    first, last = _ends(curve, column)
-                    found[measure][task] = (last / first)[first > 0]
-            ladder = results.ladders[(results.ladders["task"] == task) & (results.ladders["estimator"] == estimator)]
-            far = ladder["k"].max() if len(ladder) else 0
-            if far >= 4 * (results.setting(task, "k") or math.inf):
-                first, last = _ends(ladder[ladder["k"] == far], "max")
-                found["max@k far above K"][task] = (last - first) / (scale[task][1] - scale[task][0])
-        for measure, by_task in found.items():
-            by_task = {t: v.dropna().to_numpy(float) for t, v in by_task.items()}
-            by_task = {t: v for t, v in by_task.items() if len(v)}
-            if not by_task:
-                continue
-            parts = {t: statistics.mean_interval(v) for t, v in by_task.items()} | {
-                "mean of tasks": statistics.task_mean_interval(by_task)
-            }
-            for task, interval in parts.items():
-                row = {"measure": measure, "estimator": estimator, "task": task, "value": interval.estimate}
-                row |= {"low": interval.low, "high": interval.high, "num_seeds": interval.num_pairs, "num_tasks": len(by_task)}
-                rows.append(row)
-    columns = ["measure", "estimator", "task", "value", "low", "high", "num_seeds", "num_tasks"]
-    return pd.DataFrame(rows, columns=columns)
+    for measure, values in found.items():
+        groups = {key: group.to_numpy(float) for key, group in values.groupby(level=["estimator", "task"], sort=False)}
+        for estimator in results.estimators:
+            by_task = {t: groups[estimator, t] for t in scale if (estimator, t) in groups}
+            intervals = {t: statistics.mean_interval(v) for t, v in by_task.items()}
+            intervals |= {"mean of tasks": statistics.task_mean_interval(by_task)} if by_task else {}
+            for task, part in intervals.items():
+                rows.append([measure, estimator, task, part.estimate, part.low, part.high, part.num_pairs, len(by_task)])
+    return pd.DataFrame(rows, columns=["measure", "estimator", "task", "value", "low", "high", "num_seeds", "num_tasks"])
 
 
-def _ends(table, column):
-    """(first, last) value of a column over the steps, two Series by seed over the seeds that have both."""
-    wide = table.pivot(index="seed", columns="step", values=column)[[table["step"].min(), table["step"].max()]].dropna()
-    return wide.iloc[:, 0], wide.iloc[:, -1]
+def _ends(table):
+    """The `value` at the first and the last step: columns first, last by task, estimator and seed, of the seeds that have both."""
+    steps = table.groupby(["task", "estimator"])["step"]
+    when = np.select([table["step"] == steps.transform("min"), table["step"] == steps.transform("max")], ["first", "last"], "")
+    ends = table.assign(when=when)[when != ""].pivot(index=["task", "estimator", "seed"], columns="when", values="value")
+    return ends.reindex(columns=["first", "last"]).astype(float).dropna()
 
 
 def variance(results):
@@ -194,14 +182,16 @@ def learning_rate(table):
 
 
 def learning_rates(table, results):
-    """Rates by task, from the raw table: each estimator's own best, the one of the best mean rank, the one in use."""
+    """Rates by task, as text, from the raw table: each estimator's own best (*: the lowest or highest tried), the one of the best
+    mean rank, the one in use."""
     columns, shared = {}, ("best mean rank", "in use, shared")
     for task in [t for t in results.tasks if t in set(table["task"])]:
-        rows, used = table[table["task"] == task], getattr(results.tasks[task], "optimiser", {}).get("lr")
-        columns[task] = best_rates(rows) | dict(zip(shared, (shared_rate(rows)[0], used), strict=True))
-    found = pd.DataFrame(columns)
-    order = [e for e in (*results.estimators, *shared) if e in found.index]
-    return found.reindex(order).rename_axis("estimator").reset_index()
+        rows, used = table[table["task"] == task], getattr(results.tasks[task], "optimiser", {}).get("lr", math.nan)
+        edge = at_the_edge(rows)
+        columns[task] = {e: f"{rate:.3g}{'*' * edge[e]}" for e, rate in best_rates(rows).items()}
+        columns[task] |= {name: f"{rate:.3g}" for name, rate in zip(shared, (shared_rate(rows)[0], used), strict=True)}
+    found = pd.DataFrame(columns).fillna("-")
+    return found.reindex([e for e in (*results.estimators, *shared) if e in found.index]).rename_axis("estimator").reset_index()
 
 
 def k_trained(table):
@@ -223,30 +213,20 @@ def k_trained(table):
     return found.assign(num_seeds=groups["max"].count()).reset_index().merge(fixed, on=["task", "estimator"])
 
 
-def group_sizes(table, method=REFERENCE):
+def group_size(table, method=REFERENCE):
     """max@K by N at a fixed number of samples, per task and estimator; see _with_gaps."""
     return _with_gaps(table, ["task", "estimator", "group_size"], ["max_at_k"], [], method)
 
 
 def off_policy(table, method=REFERENCE):
-    """max@K with one pass over each batch and with several under a clip, their paired difference, and the method's lead in both."""
-    rows = []
-    for (task, estimator), mine in table.groupby(["task", "estimator"], sort=False):
-        one, several = (_values(mine[part]) for part in (mine["epochs"] == 1, mine["epochs"] > 1))
-        other = table[(table["task"] == task) & (table["estimator"] == method)]
-        leads = [(_values(other[other["epochs"] == 1]), one), (_values(other[other["epochs"] > 1]), several)]
-        row = {"task": task, "estimator": estimator, "on": np.mean([*one.values()] or [np.nan])}
-        row["off"] = np.mean([*several.values()] or [np.nan])
-        for name, pair in (("change", (several, one)), ("lead on", leads[0]), ("lead off", leads[1])):
-            if name == "change" or estimator != method:
-                found = statistics.mean_interval(statistics.pair(*pair)[0])
-                row |= {name: found.estimate, f"{name} low": found.low, f"{name} high": found.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _values(rows):
-    return rows.dropna(subset=["max_at_k"]).set_index("seed")["max_at_k"].to_dict()
+    """max@K after one pass over each batch and after several under a clip, a row each; see _with_gaps. change: minus one pass."""
+    one = table.loc[table["epochs"] == 1, ["task", "estimator", "seed", "max_at_k"]]
+    table = table.merge(one, on=["task", "estimator", "seed"], how="left", suffixes=("", "_one"))
+    keys = ["task", "estimator", "epochs", "clip"]
+    found = _with_gaps(table, keys, ["max_at_k"], [], method)
+    groups = table.assign(change=table["max_at_k"] - table["max_at_k_one"]).groupby(keys, sort=False)["change"]
+    change = pd.DataFrame(dict(zip(("change", "change_low", "change_high"), bands(groups), strict=True)))
+    return found.merge(change.reset_index(), on=keys)
 
 
 def cheap(results, scale, method=REFERENCE):
@@ -256,41 +236,35 @@ def cheap(results, scale, method=REFERENCE):
     best: mean max@K minus that of the best default estimator, over all cheap tasks. same_as: a default estimator, or one that
     joins, with the same numbers on every seed of every task.
     """
-    tasks = [t for t in dict.fromkeys(t for t, _ in results.cheap) if t in scale and results.cheap.get((t, method))]
-    values = {}
-    for (task, estimator), cell in results.cheap.items():
-        if task in tasks and cell.values("max@K"):
-            low, high = scale[task]
-            values.setdefault(estimator, {})[task] = {s: (v - low) / (high - low) for s, v in cell.values("max@K").items()}
-    if not set(values) - set(results.estimators) or method not in values:
+    values = {
+        (task, estimator): pd.Series(cell.values("max@K")).sub(scale[task][0]).div(scale[task][1] - scale[task][0])
+        for (task, estimator), cell in results.cheap.items()
+        if task in scale and cell.values("max@K")
+    }
+    if not {e for _, e in values} - set(results.estimators) or method not in {e for _, e in values}:
         return pd.DataFrame()
-    for task in tasks:  # the seeds that the newcomers run
-        shared = set().union(*(v[task] for e, v in values.items() if task in v and e not in results.estimators))
-        for found in values.values():
-            found |= {task: {s: v for s, v in found[task].items() if s in shared or not shared}} if task in found else {}
-    whole = {e: np.mean([np.mean([*v[t].values()]) for t in tasks]) for e, v in values.items() if set(v) == set(tasks)}
-    best = max((whole[e] for e in results.estimators if e in whole), default=math.nan)
-    kept, rows = [e for e in results.estimators if e in values], []
-    order = sorted(values, key=lambda e: (e not in whole, -round(float(whole.get(e, 0)), 9)))
-    for estimator in order:
-        mine, default = values[estimator], estimator in results.estimators
-        same = "" if default else next((e for e in kept if _equal(values[e], mine)), "")
-        joins = bool(not default and not same and estimator in whole and whole[estimator] >= best - JOINS_WITHIN - 1e-9)
-        kept += [estimator] if joins else []
-        gaps = {t: statistics.pair(mine[t], values[method][t])[0] for t in mine if t in values[method]}
+    wide = pd.concat(values, names=["task", "estimator", "seed"]).unstack("estimator")  # (task, seed) x estimator
+    more = [e for e in dict.fromkeys(e for _, e in values) if e not in results.estimators]
+    ran = wide[more].notna().any(axis=1)  # the seeds that the newcomers run
+    wide = wide[ran | ~ran.groupby("task").transform("any")]
+    tasks = [t for t in scale if t in wide.index.get_level_values("task")]
+    whole = wide.groupby("task").mean().mean(skipna=False)
+    kept, rows = [e for e in results.estimators if e in wide], []
+    best = whole[kept].max()
+    for estimator in sorted([*kept, *more], key=lambda e: (np.isnan(whole[e]), -round(float(whole[e]), 9))):
+        default = estimator in results.estimators
+        twins = [e for e in kept if np.allclose(wide[e], wide[estimator], rtol=0, atol=1e-9, equal_nan=True)]
+        joins = bool(not default and not twins and whole[estimator] >= best - JOINS_WITHIN - 1e-9)
+        kept += [estimator] * joins
+        gaps = (wide[estimator] - wide[method]).dropna()
+        gaps = {t: gaps[t].to_numpy() for t in tasks if t in gaps}
+        known = {"num_tasks": len(gaps), "max_at_k": whole[estimator], "best": whole[estimator] - best, "default": default}
+        known |= {"same_as": "" if default or not twins else twins[0], "joins": joins}
         intervals = {t: statistics.mean_interval(v) for t, v in gaps.items()} | {"mean": statistics.task_mean_interval(gaps)}
-        known = {"num_tasks": len(gaps), "max_at_k": whole.get(estimator), "best": whole.get(estimator, math.nan) - best}
-        known |= {"default": default, "same_as": same, "joins": joins}
         for task, found in intervals.items():
             row = {"estimator": estimator, "task": task, "gap": found.estimate, "low": found.low, "high": found.high}
             rows.append(row | {"num_seeds": found.num_pairs} | known)
     return pd.DataFrame(rows)
-
-
-def _equal(first, second):
-    return set(first) == set(second) and all(
-        first[t].keys() == second[t].keys() and all(abs(v - second[t][s]) < 1e-9 for s, v in first[t].items()) for t in first
-    )
 
 
 # ------------------------------------------------------------------------------------------------------------- the rest
@@ -308,6 +282,19 @@ def wall_clock(results):
     return pd.DataFrame(rows, columns=["task", "estimator", *PHASES, "training", "machine"])
 
 
+def costs(results):
+    """What a cell took, by its timing.json: hours of one run (one seed, on one core, evaluation included) and of the whole cell."""
+    rows = []
+    for (task, estimator), cell in results.cells.items():
+        phases, wall_s = cell.timing.get("phases"), cell.timing.get("wall_s")
+        if cell.usable and isinstance(phases, dict) and isinstance(wall_s, int | float):
+            run = sum(v for v in phases.values() if isinstance(v, int | float)) / 3600
+            row = {"task": task, "estimator": estimator, "one run [hours]": run, "runs": len(cell.metrics["seeds"])}
+            row |= {"processes": cell.timing.get("num_workers"), "all of them [hours]": wall_s / 3600}
+            rows.append(row | {"machine": cell.timing.get("machine")})
+    return pd.DataFrame(rows)
+
+
 def headline(results, verdicts, table, method=REFERENCE):
     """The few numbers of results/metrics.json, which `dvc metrics show` and `dvc exp show` print side by side.
 
@@ -316,41 +303,27 @@ def headline(results, verdicts, table, method=REFERENCE):
     the least); supported, contradicted: verdicts. None of them reads a time.
     """
     mine = table.set_index("estimator").reindex([method]).iloc[0]
-    whole = verdicts[(verdicts["aggregate"] == "all") & (verdicts["left_out"] == 0)] if len(verdicts) else verdicts
-    smallest = {m: whole.loc[whole["measure"] == m, "effect"].min() for m in ("max@K", "gradient variance")} if len(whole) else {}
-    found = {
-        "cells": sum(c.status in load.USABLE for c in results.cells.values()),
-        "max@K": mine["mean"],
-        "lead": smallest.get("max@K"),
-        "pass@1": mine["pass@1"],
-        "variance": smallest.get("gradient variance"),
-        "supported": int((verdicts["verdict"] == "supported").sum()) if len(verdicts) else 0,
-        "contradicted": int((verdicts["verdict"] == "contradicted").sum()) if len(verdicts) else 0,
-    }
+    verdicts = verdicts.reindex(columns=["aggregate", "left_out", "measure", "effect", "verdict"])
+    whole = verdicts[(verdicts["aggregate"] == "all") & (verdicts["left_out"] == 0)].groupby("measure")["effect"].min()
+    found = {"cells": sum(c.status in load.USABLE for c in results.cells.values()), "max@K": mine["mean"]}
+    found |= {"lead": whole.get("max@K"), "pass@1": mine["pass@1"], "variance": whole.get("gradient variance")}
+    found |= {verdict: int((verdicts["verdict"] == verdict).sum()) for verdict in ("supported", "contradicted")}
     known = {k: v for k, v in found.items() if v is not None and math.isfinite(v)}
     return {k: v if isinstance(v, int) else round(float(v), 4) for k, v in known.items()}
 
 
 def latex(table, results):
     """A paste-ready LaTeX table (booktabs) of `cells`: max@K, mean and half-width of the 95% interval, the best one bold."""
-    rows = []
+    rows = {}
     for task in results.usable_tasks():
-        mine = table[table["task"] == task].set_index("estimator")
-        best, row = mine["max@K"].max(), [f"{task} (K={results.setting(task, 'k')})"]
-        digits = 3 if abs(best) < 10 else 1
-        for estimator in results.estimators:
-            value, high = mine.loc[estimator, ["max@K", "max@K high"]].astype(float)
+        mine = table[table["task"] == task].set_index("estimator").reindex(results.estimators)
+        best, digits = mine["max@K"].max(), 3 if abs(mine["max@K"].max()) < 10 else 1
+        row = rows[f"{task} (K={results.setting(task, 'k')})"] = []
+        for value, high in zip(mine["max@K"].astype(float), mine["max@K high"].astype(float), strict=True):
             text = f"{value:.{digits}f}"
-            bold = rf"\mathbf{{{text}}}" if text == f"{best:.{digits}f}" else text
+            text = rf"\mathbf{{{text}}}" if text == f"{best:.{digits}f}" else text
             width = "" if math.isnan(high) else rf"_{{\pm {high - value:.{digits}f}}}"
-            row.append("--" if math.isnan(value) else f"${bold}{width}$")
-        rows.append([_tex(row[0]), *row[1:]])
-    lines = [" & ".join(cells) + r" \\" for cells in [["task", *map(_tex, results.estimators)], *rows]]
-    top, body = lines[:1], lines[1:]
-    begin = r"\begin{tabular}{l" + "r" * len(results.estimators) + "}"
-    return "\n".join([begin, r"\toprule", *top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _tex(text):
-    table = {"\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
-    return "".join(table.get(c, "\\" + c if c in "_&%$#" else c) for c in str(text))
+            row.append("--" if math.isnan(value) else f"${text}{width}$")
+    wide = pd.DataFrame.from_dict(rows, orient="index", columns=results.estimators)
+    shown = wide.style.format_index(escape="latex").format_index(escape="latex", axis=1)
+    return shown.to_latex(hrules=True, column_format="l" + "r" * len(results.estimators))

@@ -7,6 +7,7 @@ policies): a decided verdict that is decided otherwise there `flips`. Whether it
 on the swept tasks alone, at the shared rate and at everybody's own best.
 """
 
+import itertools
 import math
 
 import numpy as np
@@ -32,8 +33,9 @@ def judge(results, declared):
     """(verdicts, by_task, properties), three DataFrames. declared: claims.yaml as settings.claims.read gives it.
 
     verdicts: a row for each claim, rival and aggregate: verdict, effect, low, high (95%, for this comparison alone), num_pairs,
-    tasks, seeds_factor (undecided: how many times the seeds it would take), the verdict of each other view, flips, reason; where
-    learning rates were swept, effect and interval under both PROTOCOLS, and whether the verdict `depends` on them.
+    tasks, mostly (the task that more than half of the effect comes from), seeds_factor (undecided: how many times the seeds it
+    would take), the verdict of each other view, flips, reason; where learning rates were swept, effect and interval under both
+    PROTOCOLS, and whether the verdict `depends` on them.
     by_task: intervals on single tasks, without verdict. properties: true or false by enumeration.
     """
     rows, singles = [], []
@@ -69,31 +71,24 @@ def _shown(claim, rival, interval):
 def _family(results, claim, per_task):
     """{(rival, aggregate): row} of one view of a claim. per_task: {(rival, task): differences, an Interval, or why there is
     none}."""
-    rivals = list(dict.fromkeys(rival for rival, _ in per_task))
     whole = results.tasks_of("all")
     groups = {a: results.tasks_of(a) for a in load.AGGREGATES}
     groups = {a: tasks for a, tasks in groups.items() if tasks and (a == "all" or tasks != whole)}
     intervals, rows = {}, {}
-    for rival in rivals:
-        for aggregate, group in groups.items():
-            tasks = [t for t in group if (rival, t) in per_task]
-            words = {t: per_task[rival, t] for t in tasks if isinstance(per_task[rival, t], str)}
-            left_out = [t for t, why in words.items() if why == NOT_APPLICABLE]
-            absent = {t: why for t, why in words.items() if t not in left_out}
-            if len(left_out) == len(tasks):
-                continue
-            interval = _mean({t: per_task[rival, t] for t in tasks if t not in words})
-            said = [f"{why} ({', '.join(t for t in absent if absent[t] == why)})" for why in dict.fromkeys(absent.values())]
-            said += [interval.reason] * bool(interval.reason and not absent)
-            said += [f"not applicable to {', '.join(left_out)}"] * bool(left_out)
-            row = _shown(claim, rival, interval) | {
-                "margin": claim["margin"],
-                "aggregate": aggregate,
-                "num_tasks": len(tasks) - len(words),
-            }
-            row |= {"left_out": len(left_out), "reason": "; ".join(said)}
-            rows[rival, aggregate] = row
-            intervals[rival, aggregate] = statistics.Interval(None, None, None, 0) if absent else interval  # tasks are fixed
+    for rival, (aggregate, group) in itertools.product(dict.fromkeys(rival for rival, _ in per_task), groups.items()):
+        found = {t: per_task[rival, t] for t in group if (rival, t) in per_task}
+        left_out = [t for t, why in found.items() if isinstance(why, str) and why == NOT_APPLICABLE]
+        absent = {t: why for t, why in found.items() if isinstance(why, str) and t not in left_out}
+        if len(left_out) == len(found):
+            continue
+        known = {t: value for t, value in found.items() if not isinstance(value, str)}
+        interval = _mean(known)
+        said = [f"{why} ({', '.join(t for t in absent if absent[t] == why)})" for why in dict.fromkeys(absent.values())]
+        said += [interval.reason] * bool(interval.reason and not absent)
+        said += [f"not applicable to {', '.join(left_out)}"] * bool(left_out)
+        row = _shown(claim, rival, interval) | {"margin": claim["margin"], "aggregate": aggregate, "num_tasks": len(known)}
+        rows[rival, aggregate] = row | {"left_out": len(left_out), "mostly": _mostly(known), "reason": "; ".join(said)}
+        intervals[rival, aggregate] = statistics.Interval(None, None, None, 0) if absent else interval  # tasks are fixed
     margin = math.log1p(claim["margin"]) if claim["measure"] in RATIOS else claim["margin"]
     for key, (verdict, level) in zip(intervals, statistics.decide(list(intervals.values()), margin), strict=True):
         row, interval = rows[key], intervals[key]
@@ -102,6 +97,14 @@ def _family(results, claim, per_task):
         if verdict == "undecided" and not row["reason"] and (interval.low > 0 or interval.high < 0):
             row["reason"] = f"not beyond chance among the {len(rows)} comparisons of this claim (Holm)"
     return rows
+
+
+def _mostly(found):
+    """The task that more than half of the mean over several tasks comes from, or ""."""
+    parts = {task: part.estimate if isinstance(part, statistics.Interval) else np.mean(part) for task, part in found.items()}
+    total = sum(parts.values())
+    task = max(parts, key=lambda task: parts[task] * np.sign(total), default="")
+    return task if len(parts) > 1 and parts[task] * np.sign(total) > abs(total) / 2 else ""
 
 
 def _mean(found):
@@ -162,30 +165,29 @@ def _log_ratios(table, ratio, low, high, checkpoint=None):
 def _trained(results, method, measure, rivals):
     """The views of a measure after training. A task is "not applicable" where either estimator refuses its rewards."""
     scale = load.scales(results) if measure == "max@K" else {}
-    values = {view: {} for view in VIEWS[measure]}
-    after, half, area, shared, own_best = values.values()
     swept = {task for task, _ in results.own_best}
-    after |= {key: cell.values(measure) for key, cell in results.cells.items()}
-    shared |= {key: found for key, found in after.items() if key[0] in swept}
-    own_best |= shared | {
+    after = {key: cell.values(measure) for key, cell in results.cells.items()}
+    shared, half, area = {key: found for key, found in after.items() if key[0] in swept}, {}, {}
+    own_best = shared | {
         key: cell.values(measure) for key, cell in results.own_best.items()
     }  # no cell: the shared rate is its best
     for key, rows in results.curves.groupby(["task", "estimator"], sort=False):
         wide = rows.pivot(index="seed", columns="step", values=load.METRICS[measure]).dropna()
         if len(wide) and len(wide.columns) > 2:  # first and last only: no half, and an area of nothing in between
-            steps, levels = wide.columns.to_numpy(float), wide.to_numpy()
+            steps = wide.columns.to_numpy(float)
             middle = steps[0] + (steps[-1] - steps[0]) / 2
-            half[key] = {s: float(np.interp(middle, steps, level)) for s, level in zip(wide.index, levels, strict=True)}
-            areas = np.trapezoid(levels, steps, axis=1) / (steps[-1] - steps[0])
+            half[key] = {s: float(np.interp(middle, steps, level)) for s, level in zip(wide.index, wide.to_numpy(), strict=True)}
+            areas = np.trapezoid(wide.to_numpy(), steps, axis=1) / (steps[-1] - steps[0])
             area[key] = dict(zip(wide.index, areas.tolist(), strict=True))
-    found = {view: {} for view in values}
-    for view, known in values.items():
-        for rival in rivals:
-            for task in (t for t in results.tasks if view not in PROTOCOLS or t in swept):
-                cells = [results.cells.get((task, e), load.Cell(task, e, "missing")) for e in (method, rival)]
-                differences, _ = statistics.pair(*(known.get((task, c.estimator), {}) for c in cells))
-                low, high = scale.get(task, (0.0, 1.0))
-                found[view][rival, task] = differences / (high - low) if len(differences) else _why(cells)
+    found = {view: {} for view in VIEWS[measure]}
+    for (view, known), rival, task in itertools.product(
+        zip(VIEWS[measure], (after, half, area, shared, own_best), strict=True), rivals, results.tasks
+    ):
+        if view not in PROTOCOLS or task in swept:
+            cells = [results.cells.get((task, e), load.Cell(task, e, "missing")) for e in (method, rival)]
+            differences, _ = statistics.pair(*(known.get((task, c.estimator), {}) for c in cells))
+            low, high = scale.get(task, (0.0, 1.0))
+            found[view][rival, task] = differences / (high - low) if len(differences) else _why(cells)
     return found
 
 
@@ -198,20 +200,14 @@ def _why(cells):
 
 def properties(results, declared):
     """The `properties` of claims.yaml, true or false by enumeration: a DataFrame of id, statement, verdict, found, source."""
-    table, rows = results.studies.get("properties"), []
+    table, rows = results.studies.get("properties", pd.DataFrame()), []
+    mine = table[table["estimator"] == declared["method"]] if "estimator" in table else table
     for claim in declared["properties"]:
-        found = None
-        if table is not None and "estimator" in table:
-            if claim["column"] not in table:
-                near = did_you_mean(claim["column"], list(table))
-                raise InputError(
-                    f"claims.yaml: properties: {claim['id']}: column: results/studies/properties.csv has no "
-                    f"{claim['column']!r}{near}"
-                )
-            mine = table.loc[table["estimator"] == declared["method"], claim["column"]]
-            found = str(mine.iloc[0]) if len(mine) else None
+        column = claim["column"]
+        if len(mine) and column not in mine:
+            where = f"claims.yaml: properties: {claim['id']}: column: results/studies/properties.csv"
+            raise InputError(f"{where} has no {column!r}{did_you_mean(column, list(table))}")
+        found = str(mine[column].iloc[0]) if len(mine) else None
         verdict = "undecided" if found is None else "supported" if found == claim["is"] else "contradicted"
-        rows.append(
-            {"claim": claim["id"], "statement": claim["statement"], "verdict": verdict, "found": found, "source": claim["source"]}
-        )
+        rows.append({"claim": claim["id"], "verdict": verdict, "found": found} | {k: claim[k] for k in ("statement", "source")})
     return pd.DataFrame(rows, columns=["claim", "statement", "verdict", "found", "source"])

@@ -98,3 +98,11 @@ def test_tested_versions_in_one_line():
     check_version("torch", (1, 0), (99, 0))
     with pytest.raises(InputError, match=r"tested with torch >=98.0,<99.0, found torch \d+\.\d+"):
         check_version("torch", (98, 0), (99, 0))
+
+
+@pytest.mark.parametrize("function, words", [(lambda rewards, n: rewards, "'n'"), (lambda: None, "takes no rewards")])
+def test_a_function_that_wants_what_nobody_hands_over(function, words):
+    with pytest.raises(InputError, match=words) as error:
+        advantages([[0.0, 1.0]], function)
+    assert "\n" not in str(error.value)
+    assert len(advantages([[0.0, 1.0]], lambda rewards, scale: rewards * scale, scale=2.0)) == 1

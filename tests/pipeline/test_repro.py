@@ -125,6 +125,7 @@ def test_a_damaged_params_file_is_one_line(text, said, project, run_cli):
     "data",
     [
         b"stages:\n",
+        b"stages: {}\nstages: {}\n",
         b"{",
         b"\xff\xfe\x00",
         b"",
@@ -142,3 +143,10 @@ def test_a_damaged_lock_is_one_line(place, data, project, run_cli):
     done = run_cli(project, "plan")
     assert done.returncode == 2 and done.stdout == "", done.stdout
     assert len(done.stderr.splitlines()) == 1 and place in done.stderr and "git checkout" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("text, message", [("", "method: missing"), ("method: maxpo\nmethod: rloo\n", "'method' is written twice")])
+def test_claims_that_the_report_would_refuse_are_refused_by_plan(text, message, project, run_cli):
+    (project / "claims.yaml").write_text(text)
+    done = run_cli(project, "plan")
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and message in done.stderr, done.stderr

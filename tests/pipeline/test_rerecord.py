@@ -197,8 +197,12 @@ def test_a_table_with_other_trainings_is_not_for_this(more, run_cli):
     path = more / "maxpo_bench" / "studies" / "off_policy.py"
     path.write_text(path.read_text().replace('"loss.epochs": 2', '"loss.epochs": 3'))
     done = run_cli(more, "rerecord", "bandit")
-    assert done.returncode == 1 and "its trainings are others now" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and "3 of its 6 trainings are new" in done.stdout, done.stdout + done.stderr
+    assert "3 trainings of its table belong to it no more" in done.stdout
     assert "trained@bandit-off_policy: not recorded" in done.stdout and "8 recorded again, 1 not" in done.stdout
+    again = run_cli(more, "trained", "off_policy", "bandit")  # those that repeat need not run
+    ran = [line for line in again.stdout.splitlines() if line.startswith("[")]
+    assert len(ran) == 3 and all("epochs=3" in line for line in ran), again.stdout
 
 
 def test_a_study_that_ran_without_dvc_is_recorded_by_the_same_proof(more, run_cli):

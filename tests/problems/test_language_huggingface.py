@@ -269,7 +269,12 @@ BAD = [
     ({"data": {"prompt_column": "questoin"}}, "has no column 'questoin'; it has question, answer"),
     ({"data": {"split": "train", "source": "FOLDER/empty.jsonl"}}, "empty.jsonl is empty"),
     ({"data": {"source": "FOLDER/missing.jsonl"}}, "no file"),
-    ({"data": {"source": "FOLDER/broken.jsonl"}}, "cannot load split 'train'"),
+    ({"data": {"source": "FOLDER/broken.jsonl"}}, "broken.jsonl: line 2 is no row of JSON: Expecting property name"),
+    ({"data": {"source": "FOLDER/twice.jsonl"}}, "twice.jsonl: line 1 is no row of JSON: a key is there twice"),
+    ({"data": {"source": "FOLDER/list.jsonl"}}, "list.jsonl: line 1 is no row of JSON: it must be an object"),
+    ({"data": {"source": "FOLDER/half.jsonl"}}, "half.jsonl: line 1 is no row of JSON: .*surrogates not allowed"),
+    ({"data": {"source": "FOLDER/broken.json"}}, "cannot load split 'train' of .*broken.json: (?!An error occurred)"),
+    ({"data": {"source": "FOLDER/rows.jsonl.gz"}}, "rows.jsonl.gz is neither .jsonl nor .json; unpack it"),
     ({"model": {"name": "FOLDER/not_a_model"}}, "is not a model folder: it has no config.json"),
     ({"model": {"name": "FOLDER/nowhere"}}, "no folder"),
     ({"sampling": {"max_new_tokens": 80}}, "more than the model's context of 96"),
@@ -279,7 +284,12 @@ BAD = [
 @pytest.mark.parametrize("changes,message", BAD, ids=[message for _, message in BAD])
 def test_bad_input_is_one_line(folder, changes, message):
     (folder / "empty.jsonl").write_text("")
-    (folder / "broken.jsonl").write_text("{not json\n")
+    (folder / "broken.jsonl").write_text('{"question": "1 ?", "answer": 1}\n{not json\n')
+    (folder / "twice.jsonl").write_text('{"question": "1 ?", "answer": 1, "answer": 2}\n')
+    (folder / "list.jsonl").write_text('["1 ?", 1]\n')
+    (folder / "half.jsonl").write_text('{"question": "\\ud800 ?", "answer": 1}\n')
+    (folder / "broken.json").write_text("{not json\n")
+    (folder / "rows.jsonl.gz").write_bytes(b"\x1f\x8b")
     (folder / "not_a_model").mkdir(exist_ok=True)
     changes = json.loads(json.dumps(changes).replace("FOLDER", str(folder)))
     with pytest.raises(InputError, match=message) as caught:
@@ -290,7 +300,7 @@ def test_bad_input_is_one_line(folder, changes, message):
 def test_a_split_that_hashing_leaves_empty_is_said(folder):
     (folder / "one.jsonl").write_text('{"question": "What is 1 ?", "answer": "#### 1"}\n')
     problem = build(write_task(folder, "one", data={"source": str(folder / "one.jsonl")}), (0,))
-    with pytest.raises(InputError, match="is empty"):
+    with pytest.raises(InputError, match="1 rows of .*one.jsonl leave none for (train|held_out); name a data.held_out_split"):
         problem.split("train"), problem.split("held_out")
 
 

@@ -316,3 +316,15 @@ def write_cheap(root, gains, tasks=("bandit", "maze"), seeds=3, noise=0.0):
                 for m in ("max@K", "pass@K", "pass@1", "mean_reward")
             }
             cell_json(folder, task, estimator, seeds, "", "ok", "", final)
+
+
+def write_long(root, task="sums", estimators=("rloo", "pkpo", "maxpo"), absent="gsm8k"):
+    """A long task with LoRA that ran under some of its estimators, and one that did not run."""
+    root = Path(root)
+    listed = {"long_tasks": [task, absent], "long_estimators": ["rloo", "grpo", "pkpo", "maxpo"]}
+    path = root / "params.yaml"
+    path.write_text(path.read_text() + "".join(f"{k}: {json.dumps(v)}\n" for k, v in listed.items()))
+    shutil.copy(ROOT / "tasks" / "sums_smollm2.yaml", root / "tasks" / f"{task}.yaml")
+    for estimator in estimators:
+        write_cell(root, task, estimator, 6, 4, STEPS, "")
+    write_variance(root, task, 6, estimators)

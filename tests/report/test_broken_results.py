@@ -123,7 +123,7 @@ def test_snr_says_what_is_not_shown(tmp_path):
     (root / "results" / "variance" / "bandit.csv").unlink()
     results = load.read(root)
     table = tables.variance(results)
-    ((_, figure, caption),) = figures.signal_to_noise(table, results)
+    figure, caption = figures.signal_to_noise(table, results)
     assert "not shown: maze 1" in caption and "same 256 groups" in caption and "at 1 policy" in caption
     bars = [line.get_xdata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
     assert len(bars) == len(table) - 1 and min(bar.min() for bar in bars) > 0

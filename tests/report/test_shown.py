@@ -127,9 +127,9 @@ def test_sampled_against_exact_counts_misses_before_and_after_holm(tmp_path):
         synthetic.edit(root, task, estimator, enumerate_it)
     table = tables.exact(load.read(root)).set_index(["task", "estimator"])
     assert table["outside"].to_dict() == {("maze", "pkpo"): False, ("maze", "maxpo"): True, ("bandit", "maxpo"): True}
-    said = page.exact_blocks(table.reset_index())[0]["paragraphs"][0]
+    said = page.exact_said(table.reset_index())["paragraphs"][0]
     assert "max@K of 3 cells" in said and "at 95% in 2 of them" in said and said.endswith("over the cells in 1.")
-    assert page.exact_blocks(tables.exact(load.read(synthetic.write(tmp_path / "b", ("maze",), ("maxpo",))))) == []
+    assert page.exact_said(tables.exact(load.read(synthetic.write(tmp_path / "b", ("maze",), ("maxpo",))))) is None
 
 
 def test_first_tables_are_cards_on_a_narrow_screen(built):

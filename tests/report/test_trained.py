@@ -79,9 +79,9 @@ def test_rates_each_ones_own_best_and_the_best_rank(project):
     results = load.read(project)
     table = tables.learning_rate(results.trained["learning_rate"])
     best = tables.learning_rates(results.trained["learning_rate"], results).set_index("estimator")["maze"]
-    assert best["maxpo"] == best["pkpo"] == 0.1 and best["grpo"] == 0.2 and best["best mean rank"] == 0.1
-    assert best["in use, shared"] == 0.1
-    ((_, figure, caption),) = figures.learning_rate(table, results)
+    assert best["maxpo"] == best["pkpo"] == "0.1" and best["grpo"] == "0.2" and best["best mean rank"] == "0.1"
+    assert best["in use, shared"] == "0.1"
+    figure, caption = figures.learning_rate(table, results)
     assert len(figure.axes) == 2 and "tuning seeds" in caption
 
 
@@ -103,20 +103,25 @@ def test_training_for_k_is_compared_with_training_for_another(project):
     assert table["fixed"].groupby("estimator").first().to_dict() == {"grpo": True, "maxpo": False, "pkpo": False}
     said = page.k_trained_said(table.reset_index(), 0.02)["paragraphs"][0]
     assert "in 15 of 16 cases" in said and "pkpo on maze, training for 8 is" in said and "in max@4" in said
-    ((_, figure, _),) = figures.k_trained(table.reset_index())
-    assert [ax.get_title(loc="left") for ax in figure.axes] == [
-        "maxpo on maze",
-        "pkpo on maze",
-        "maxpo on bandit",
-        "pkpo on bandit",
-    ]
+    figure, caption = figures.k_trained(table.reset_index())
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["maze", "bandit"] and "6 seeds a task" in caption
+    names = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert names == [*(f"maxpo K={k}" for k in synthetic.KS), *(f"pkpo K={k}" for k in synthetic.KS), "grpo"]
+    assert len(figure.axes[0].patches) == 8  # framed: of two estimators each K, evaluated at that K
 
 
 def test_off_policy_is_paired_by_seed(project):
-    found = tables.off_policy(load.read(project).trained["off_policy"]).set_index(["task", "estimator"])
-    assert found["change"].to_numpy() == pytest.approx([0.01] * 6)
-    assert found.loc[("maze", "pkpo"), "lead on"] == pytest.approx(found.loc[("maze", "pkpo"), "lead off"])
-    assert np.isnan(found.loc[("maze", "maxpo"), "lead on"])
+    table = tables.off_policy(load.read(project).trained["off_policy"])
+    found = table.set_index(["task", "estimator", "epochs"])
+    assert found.xs(2, level="epochs")["change"].to_numpy() == pytest.approx([0.01] * 6)
+    lead = found["max_at_k_gap"]
+    assert lead["maze", "pkpo", 1] == pytest.approx(lead["maze", "pkpo", 2]) and lead["maze", "maxpo", 2] == 0
+    shown = page.off_policy(table)
+    assert (
+        set(shown.loc[shown["estimator"] == "maxpo", "minus maxpo"])
+        == set(shown.loc[shown["epochs"] == 1, "minus 1 epoch"])
+        == {"-"}
+    )
 
 
 def test_who_joins_the_default_list(project):
@@ -129,10 +134,10 @@ def test_who_joins_the_default_list(project):
     assert rows.loc["rloo", "same_as"] == "maxpo" and not rows.loc["rloo", "joins"]
     assert not rows.loc["dr_grpo", "joins"] and rows.loc["dr_grpo", "gap"] == pytest.approx(-0.2)
     assert list(rows.index)[-1] == "dr_grpo" and set(rows.loc[rows["default"]].index) == {"grpo", "pkpo", "maxpo"}
-    said = page.cheap_blocks(table)[0]["paragraphs"]
+    said = page.cheap_said(table)["paragraphs"]
     assert "docs/default-estimators.md" in said[0] and "these would join: tailrl (+.005)" in said[1]
     assert "mmpo and tailrl" in said[1]
-    ((_, figure, _),) = figures.estimators(table)
+    figure, _ = figures.estimators(table)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(rows.index)
 
 

@@ -82,6 +82,12 @@ def test_tasks_weigh_the_same_whatever_their_seeds(tmp_path):
     assert row(judge(root)[0], "pkpo")["effect"] == pytest.approx(0.1, abs=0.01)
 
 
+@pytest.mark.parametrize(("tasks", "mostly"), [(("maze",), "maze"), (("maze", "frozenlake", "cliffwalking", "bandit"), "")])
+def test_the_task_that_a_lead_comes_from_is_named(project, tasks, mostly):
+    plant(project, 0.3, tasks=tasks)
+    assert row(judge(project)[0], "pkpo", "bandit and gym")["mostly"] == mostly
+
+
 def test_an_aggregate_that_is_all_tasks_is_not_judged_twice(tmp_path):
     root = synthetic.write(tmp_path, ("bandit", "maze"), ("pkpo", "maxpo"), studies=False)
     assert set(judge(root)[0]["aggregate"]) == {"all"}

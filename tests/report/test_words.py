@@ -40,17 +40,16 @@ def test_never_more_than_five_sentences_of_25_words():
 
 @pytest.mark.parametrize("variance", itertools.product(statistics.VERDICTS, repeat=2))
 def test_what_the_baseline_does_is_said_per_group(variance):
-    said = words.first_sentences(table({"pkpo": "supported"}, variance), REGIMES)[3]
+    said = words.first_sentences(table({"pkpo": "supported"}, variance), REGIMES)[2]
     for verdict, group in zip(variance, ("bandit and gym", "math and language"), strict=True):
-        verb = {"supported": "lowers", "contradicted": "raises", "equivalent": "keeps", "undecided": "leaves"}[verdict]
+        verb = {"supported": "lower on", "contradicted": "higher on", "equivalent": "as before", "undecided": "undecided"}[verdict]
         assert verb in said and group in said
-    assert said.endswith("in 148/234 cases.") and len(said.split()) <= 25
+    assert said.endswith("higher in 148 of 234 mapped cases.") and len(said.split()) <= 25
 
 
 def test_a_default_to_use_comes_first():
     said = words.first_sentences(table({"rloo": "supported", "pkpo": "equivalent"}), None)
-    assert said[0].startswith("For the best of K samples use maxpo by default")
-    assert said[1] == "In max@K maxpo is ahead of rloo, equivalent to pkpo."
+    assert said[0] == "For the best of K samples use maxpo: in max@K it is ahead of rloo, equivalent to pkpo."
     said = words.first_sentences(table({"rloo": "supported", "pkpo": "contradicted", "tailrl": "contradicted"}), None)
     assert said[0].startswith("For the best of K samples use tailrl: its max@K is .070 above maxpo's")
     assert said[1] == "In max@K maxpo is ahead of rloo, behind pkpo and tailrl."
@@ -58,15 +57,23 @@ def test_a_default_to_use_comes_first():
 
 def test_the_nearest_rival_is_told_per_group_and_a_single_answer_in_one_sentence():
     said = words.first_sentences(table({"rloo": "supported", "pkpo": "equivalent"}), REGIMES)
-    assert said[2] == "Over pkpo, which lacks its baseline, maxpo's lead in max@K is +.050 on bandit and gym (supported), " \
+    assert said[1] == "maxpo is pkpo with a baseline, which adds to max@K +.050 on bandit and gym (supported), " \
                       "-.050 on math and language (contradicted)."  # fmt: skip
-    assert said[4] == "For a single answer use maxpo by default: in pass@1 it is ahead of rloo, equivalent to pkpo."
+    assert said[3] == "For a single answer use maxpo: in pass@1 it is ahead of rloo, equivalent to pkpo."
+
+
+def test_a_lead_that_comes_from_one_task_names_it():
+    found = table({"rloo": "supported", "pkpo": "supported"}, ("supported", "undecided")).assign(mostly="local_optimum")
+    said = words.first_sentences(found, REGIMES)
+    assert said[1] == "maxpo is pkpo with a baseline, which adds to max@K +.050 on bandit and gym (supported, mostly by " \
+                      "local_optimum), +.010 on math and language (undecided)."  # fmt: skip
+    assert all(len(sentence.split()) <= 25 for sentence in said)
 
 
 def test_who_runs_on_part_of_the_tasks_is_no_default():
     found = table({"rloo": "supported", "pkpo": "contradicted"})
     found.loc[found["rival"] == "pkpo", "left_out"] = 4
-    assert words.first_sentences(found, None)[0].startswith("For the best of K samples use maxpo by default")
+    assert words.first_sentences(found, None)[0].startswith("For the best of K samples use maxpo: ")
 
 
 def test_without_results_it_says_so():
@@ -81,7 +88,7 @@ def test_every_name_has_its_half_line():
     from maxpo_bench.estimators import names
 
     trained = yaml.safe_load((ROOT / "params.yaml").read_text())["estimators"]
-    assert set(trained) <= set(words.ABOUT)
+    assert set(trained) <= set(words.TEXT["about"])
     for name in names():
         assert 3 <= len(words.about(name).split()) <= 20, (name, words.about(name))
     assert words.about("not_there") == ""

@@ -47,6 +47,9 @@ class Source(PromptSource):
             if own_split or is_held_out(json.dumps(prompt) if isinstance(prompt, list) else prompt) == (split == "held_out"):
                 rows["prompt"].append(prompt)
                 rows["answer"].append(answer)
+        if not rows["prompt"]:
+            advice = "name a data.held_out_split of its own, or give more rows that differ"
+            raise InputError(f"{self.where}: data: {len(table)} rows of {data['source']} leave none for {split}; {advice}")
         return rows
 
     def _refuse(self, number, key, problem):
@@ -109,6 +112,7 @@ def load_table(source, subset, split, where):
     """A `datasets` table of a JSONL file, a local folder or a hub data set; InputError if it cannot be had."""
     import datasets
 
+    datasets.disable_progress_bars()  # of reading a file: what goes wrong is one line
     path = Path(source)
     try:
         if path.suffix in (".jsonl", ".json"):
@@ -116,22 +120,41 @@ def load_table(source, subset, split, where):
                 raise InputError(f"{where}: data.source: no file {source}")
             if path.stat().st_size == 0:
                 raise InputError(f"{where}: data.source: {source} is empty")
-            _check_utf8(path, where)
+            _check_lines(path, where)
             return datasets.load_dataset("json", data_files={split: glob.escape(str(path))}, split=split)
+        if path.is_file():
+            raise InputError(f"{where}: data.source: {source} is neither .jsonl nor .json; unpack it, or save it as JSONL")
         if path.is_dir() and glob.has_magic(source):  # datasets would look for a pattern
             raise InputError(f"{where}: data.source: a folder with *, ? or [ in its name cannot be read; rename {source}")
         return datasets.load_dataset(source, subset or None, split=split)
     except InputError:
         raise
     except Exception as error:  # datasets raises many kinds; all of them mean that this table cannot be had
-        raise InputError(f"{where}: data.source: cannot load split {split!r} of {source}: {one_line(error)}") from None
+        raise InputError(
+            f"{where}: data.source: cannot load split {split!r} of {source}: {one_line(error.__cause__ or error)}"
+        ) from None
 
 
-def _check_utf8(path, where):
+def _check_lines(path, where):
+    """InputError with the line that is not UTF-8 or, in a JSONL file, no object of JSON with each key once."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                line.decode()
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if path.suffix == ".jsonl" and text.strip() and not isinstance(json.loads(text, object_pairs_hook=_once), dict):
+                    raise ValueError("it must be an object: {...}")
             except UnicodeDecodeError as error:
                 problem = f"line {number} is not UTF-8 ({error.reason}); save the file as UTF-8"
                 raise InputError(f"{where}: data.source: {path}: {problem}") from None
+            except (ValueError, RecursionError) as error:
+                reason = one_line(getattr(error, "msg", error))
+                raise InputError(f"{where}: data.source: {path}: line {number} is no row of JSON: {reason}") from None
+
+
+def _once(pairs):
+    """The dict of an object in JSON; ValueError where a key stands twice, or a text is no Unicode."""
+    for key, value in pairs:
+        f"{key}{value if isinstance(value, str) else ''}".encode()
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a key is there twice")
+    return dict(pairs)
