@@ -54,12 +54,10 @@ def _text(task, stages, part):
     return HEAD.format(name=task.name) + text.replace(f"{task.name}.yaml: null", f"{task.name}.yaml:")
 
 
-def _train(task, folder, command, estimators=()):
-    """The train stage of a task, its matrix excepted: one per estimator. What one of them imports of another, all depend on."""
+def _train(task, folder, command):
+    """The train stage of a task, its matrix excepted: one per estimator."""
     any_estimator = sources.closure("estimators/__init__.py", *(f"estimators/{file}" for file in SHARED_SOURCES))
-    files_of = [f"estimators/{name}.py" for name in estimators]
-    imported = {path for file in files_of for path in sources.closure(file) if path != file}
-    code = sorted({*sources.of_cell(task), *any_estimator, *imported})
+    code = sorted({*sources.of_cell(task), *any_estimator})
     own = f"{PACKAGE}/estimators/${{item.estimator}}.py"
     return {
         "cmd": f"maxpo-bench train {task.name} ${{item.estimator}}{command}",
@@ -69,7 +67,7 @@ def _train(task, folder, command, estimators=()):
 
 
 def _train_more(task, estimators):
-    return {"matrix": {"estimator": estimators}} | _train(task, "estimators", " --beside ${trained_estimators.seeds}", estimators)
+    return {"matrix": {"estimator": estimators}} | _train(task, "estimators", " --beside ${trained_estimators.seeds}")
 
 
 def _trained(task, study):
