@@ -14,11 +14,6 @@ def reinforce_pp(rewards, lengths=None, token_weighted=False, ddof=1, eps=1e-8, 
     less so the larger the batch; a flat group gets advantages.
     """
     mean, std = batch_moments(rewards, lengths if token_weighted else None, ddof)
-    return divide(rewards - mean, guarded(std, variance_eps, least_variance) + eps)
-
-
-def guarded(std, variance_eps, least_variance):
-    """Square root of the variance, at least least_variance, plus variance_eps: where trainers put their guard. Any shape."""
-    if not variance_eps and not least_variance:
-        return std
-    return numerics.sqrt(std.square().clamp_min_(least_variance).add_(variance_eps))
+    if variance_eps or least_variance:  # where trainers put their guard
+        std = numerics.sqrt(std.square().clamp_min_(least_variance).add_(variance_eps))
+    return divide(rewards - mean, std + eps)

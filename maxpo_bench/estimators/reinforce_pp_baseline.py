@@ -4,7 +4,7 @@ from maxpo_bench.errors import InputError
 from maxpo_bench.estimators.contract import estimator
 from maxpo_bench.estimators.moments import batch_moments, divide
 from maxpo_bench.estimators.order_statistics import centre
-from maxpo_bench.estimators.reinforce_pp import guarded
+from maxpo_bench.machine import numerics
 
 
 @estimator(objective="none", centred=True, cost="N", source="arXiv:2501.03262", across_groups=True)
@@ -31,4 +31,6 @@ def reinforce_pp_baseline(
     n = rewards.shape[-1]
     centred = centre(rewards).mul_(n / (n - 1) if leave_one_out else 1.0)
     mean, std = batch_moments(centred if std_of == "centred" else rewards, lengths if token_weighted else None, ddof)
-    return divide(centred - mean if token_weighted else centred, guarded(std, variance_eps, least_variance) + eps)
+    if variance_eps or least_variance:
+        std = numerics.sqrt(std.square().clamp_min_(least_variance).add_(variance_eps))
+    return divide(centred - mean if token_weighted else centred, std + eps)

@@ -15,7 +15,7 @@ FILE = re.compile(
 )
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+class StrictLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """In C where there is one; a key written twice is an error, as for DVC."""
 
 
@@ -26,7 +26,7 @@ def _unique_mapping(loader, node):
     return found
 
 
-Loader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
+StrictLoader.add_constructor("tag:yaml.org,2002:map", _unique_mapping)
 
 
 def read(path):
@@ -71,8 +71,8 @@ def _as_written(text):
 
 @functools.cache
 def _params(section):
-    return yaml.load(section, Loader=Loader)
+    return yaml.load(section, Loader=StrictLoader)
 
 
 def _as_yaml(text):
-    return dict(yaml.load(text, Loader=Loader)["stages"])
+    return dict(yaml.load(text, Loader=StrictLoader)["stages"])

@@ -150,14 +150,14 @@ def all_states(root, params, stages=None):
 def _reader(root):
     """A function of a path: what that YAML file says. By libyaml, four times as fast; the strict loader says what is wrong."""
 
-    class Quick(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    class QuickSafeLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         yaml_constructors = StrictLoader.yaml_constructors
         yaml_implicit_resolvers = StrictLoader.yaml_implicit_resolvers
 
     @functools.cache
     def read(path):
         try:
-            return dict(yaml.load((root / path).read_bytes(), Loader=Quick))
+            return dict(yaml.load((root / path).read_bytes(), Loader=QuickSafeLoader))
         except (OSError, yaml.YAMLError, ValueError, TypeError, RecursionError):
             return read_yaml(root / path, path)
 

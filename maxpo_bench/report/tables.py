@@ -117,7 +117,8 @@ def collapse(results, scale):
     least = ladders["task"].map({t: 4 * (results.setting(t, "k") or math.inf) for t in results.tasks})
     far = ladders["k"] == ladders.groupby(["task", "estimator"])["k"].transform("max")
     ends = _ends(ladders[far & (ladders["k"] >= least)].rename(columns={"max": "value"}))
-    width = ends.index.get_level_values("task").map({t: high - low for t, (low, high) in scale.items()})
+    widths = {t: high - low for t, (low, high) in scale.items()}
+    width = np.array([widths.get(t, np.nan) for t in ends.index.get_level_values("task")], dtype=float)
     found["max@k far above K"] = (ends["last"] - ends["first"]) / width
     rows = []
     for measure, values in found.items():

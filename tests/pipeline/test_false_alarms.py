@@ -54,7 +54,7 @@ def draw_twice(stored, rng, num_seeds, together, drop=None):
 
 
 def differing(changed):
-    return [row for row in compare._judge_cells(changed) if row.verdict in ("worse", "better")]
+    return [row for row in compare._judge_cells(changed, 1) if row.verdict in ("worse", "better")]
 
 
 @pytest.mark.parametrize(("num_seeds", "together"), [(3, True), (8, False)])

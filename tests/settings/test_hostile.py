@@ -210,7 +210,7 @@ FORBIDDEN_CALLS = {
     "pd.eval",
     "ast.literal_eval",
 }
-SAFE_LOADERS = {"StrictLoader", "loader", "SafeLoader", "CSafeLoader"}
+SAFE_LOADERS = {"StrictLoader", "loader", "SafeLoader", "CSafeLoader", "QuickSafeLoader"}
 
 
 def offences(source):
