@@ -201,8 +201,8 @@ def figure(data):
     for number, task in enumerate(shown.index):
         decided = [1 - shown.loc[task, f"undecided at {truth:g}"] for truth in TRUTHS]
         right.plot(TRUTHS, decided, "osD^v<>PX*"[number % 10] + "-", label=task)
-    right.set(xlabel="true difference, maxpo - pkpo [max@K]", ylabel="probability of a decision", ylim=(-0.03, 1.03))
+    right.set(xlabel="true maxpo - pkpo [max@K]", ylabel="probability of a decision", ylim=(-0.03, 1.03))
     if len(shown):
-        right.legend()
+        fig.legend(*right.get_legend_handles_labels(), loc="outside right center")
     fig.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
