@@ -135,9 +135,10 @@ def collapse(results, scale):
 def _ends(table):
     """The `value` at the first and the last step: columns first, last by task, estimator and seed, of the seeds that have both."""
     steps = table.groupby(["task", "estimator"])["step"]
-    when = np.select([table["step"] == steps.transform("min"), table["step"] == steps.transform("max")], ["first", "last"], "")
-    ends = table.assign(when=when)[when != ""].pivot(index=["task", "estimator", "seed"], columns="when", values="value")
-    return ends.reindex(columns=["first", "last"]).astype(float).dropna()
+    first, last = (
+        table[table["step"] == steps.transform(end)].set_index(["task", "estimator", "seed"])["value"] for end in ("min", "max")
+    )
+    return pd.DataFrame({"first": first, "last": last.reindex(first.index)}).astype(float).dropna()
 
 
 def variance(results):

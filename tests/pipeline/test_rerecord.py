@@ -195,7 +195,7 @@ def test_a_table_with_other_trainings_is_not_for_this(more, run_cli):
     path = more / "maxpo_bench" / "training" / "loop.py"
     path.write_text(path.read_text() + "# a remark\n")
     path = more / "maxpo_bench" / "studies" / "off_policy.py"
-    path.write_text(path.read_text().replace('"loss.epochs": 2', '"loss.epochs": 3'))
+    path.write_text(path.read_text().replace("(2, 0.2)", "(3, 0.2)"))
     done = run_cli(more, "rerecord", "bandit")
     assert done.returncode == 1 and "3 of its 6 trainings are new" in done.stdout, done.stdout + done.stderr
     assert "3 trainings of its table belong to it no more" in done.stdout
