@@ -15,6 +15,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a s
 
 import pytest  # noqa: E402
 
+from tests import tiny_tasks  # noqa: E402
+
 ROOT = Path(__file__).resolve().parent.parent
 
 TINY_BANDIT = """
@@ -30,24 +32,6 @@ seeds: 3
 optimiser: {name: adam, lr: 0.1}
 evaluation: {every: 2, prompts: 4, samples: 8}
 variance: {groups: 32}
-"""
-
-TINY_COUNTDOWN = """
-version: 1
-kind: countdown
-title: Tiny countdown
-data: {digits: 2}
-model: {hidden_size: 16, layers: 1, heads: 2, mlp_size: 16}
-warm_start: {steps: 4, batch_size: 8}
-sampling: {max_new_tokens: 5}
-k: 2
-group_size: 4
-groups: 4
-steps: 3
-seeds: 2
-optimiser: {lr: 1e-3}
-evaluation: {prompts: 4, samples: 8}
-variance: {groups: 8}
 """
 
 
@@ -91,7 +75,7 @@ def make_project():
 @pytest.fixture
 def project(tmp_path, make_project):
     """A folder with the pipeline's files, tiny tasks and no results, under git and DVC. Runs no stage."""
-    return make_project(tmp_path / "a project", bandit=TINY_BANDIT, countdown3=TINY_COUNTDOWN)
+    return make_project(tmp_path / "a project", bandit=TINY_BANDIT, countdown3=tiny_tasks.COUNTDOWN)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from maxpo_bench.machine import files
+from tests import tiny_tasks
 
 ray = pytest.importorskip("ray", reason="ray is not installed (the extra `ray`)")
 pytestmark = pytest.mark.slow
@@ -32,20 +33,6 @@ optimiser: {{name: adam, lr: 0.1}}
 evaluation: {{every: 0, prompts: 4, samples: 8}}
 variance: {{groups: 8}}
 """
-MAZE = """
-version: 1
-kind: tabular
-title: Small maze
-env: {id: maxpo_bench/Maze-v0, kwargs: {size: 9, num_starts: 8}, max_episode_steps: 20}
-k: 2
-group_size: 4
-groups: 2
-steps: 3
-seeds: 2
-optimiser: {name: adam, lr: 0.1}
-evaluation: {prompts: 2, samples: 4}
-variance: {groups: 8}
-"""
 CARTPOLE = """
 version: 1
 kind: gymnasium
@@ -60,23 +47,6 @@ steps: 4
 seeds: 3
 optimiser: {name: adam, lr: 0.01}
 evaluation: {prompts: 2, samples: 4}
-variance: {groups: 8}
-"""
-COUNTDOWN = """
-version: 1
-kind: countdown
-title: Tiny countdown
-data: {digits: 2}
-model: {hidden_size: 16, layers: 1, heads: 2, mlp_size: 16}
-warm_start: {steps: 4, batch_size: 8}
-sampling: {max_new_tokens: 5}
-k: 2
-group_size: 4
-groups: 4
-steps: 3
-seeds: 2
-optimiser: {lr: 1e-3}
-evaluation: {prompts: 4, samples: 8}
 variance: {groups: 8}
 """
 FAST, LONG = BANDIT.format(rewards="linear", steps=6), BANDIT.format(rewards="linear", steps=3000)
@@ -239,7 +209,7 @@ def pipelines(*tasks):
 
 
 def test_sixteen_cells_have_the_bytes_of_dvc_repro(nodes, new_project, start):
-    tasks = {"bandit": FAST, "maze": MAZE, "cartpole": CARTPOLE, "countdown3": COUNTDOWN}
+    tasks = {"bandit": FAST, "maze": tiny_tasks.MAZE, "cartpole": CARTPOLE, "countdown3": tiny_tasks.COUNTDOWN}
     folders = [new_project(name, ("rloo", "pkpo", "maxpo", "grpo"), **tasks) for name in ("on ray", "plain")]
     driver = start(folders[0], "repro", *tasks, "--on", f"ray:{nodes.address}")
     text = driver.wait()

@@ -13,7 +13,7 @@ from maxpo_bench.pipeline import variance as stage
 from maxpo_bench.pipeline.base import run_base
 from maxpo_bench.pipeline.cell import run_cell
 from maxpo_bench.settings.task_file import load
-from tests.conftest import TINY_COUNTDOWN
+from tests import tiny_tasks
 
 TASK = """
 version: 1
@@ -322,7 +322,7 @@ def test_a_language_task_is_measured_at_three_seeds(tmp_path, monkeypatch):
     """Or at those that its cell has, where that ran with fewer."""
     import pandas as pd
 
-    (tmp_path / "words.yaml").write_text(TINY_COUNTDOWN.replace("seeds: 2", "seeds: 4"))
+    (tmp_path / "words.yaml").write_text(tiny_tasks.COUNTDOWN.replace("seeds: 2", "seeds: 4"))
     monkeypatch.chdir(tmp_path)
     for folder, seeds in ((tmp_path / "all", None), (tmp_path / "few", range(2))):
         assert run_base("words.yaml", folder, seeds) == 0 and run_cell("words.yaml", "maxpo", folder, seeds) == 0

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import tiny_tasks
+
 # Seeds and steps enough that a training which goes the wrong way shows as worse.
 BANDIT = """
 version: 1
@@ -21,20 +23,6 @@ seeds: 8
 optimiser: {name: adam, lr: 0.1}
 evaluation: {every: 20, prompts: 4, samples: 8}
 variance: {groups: 32}
-"""
-MAZE = """
-version: 1
-kind: tabular
-title: Tiny maze
-env: {id: maxpo_bench/Maze-v0, kwargs: {size: 9, num_starts: 8}, max_episode_steps: 20}
-k: 2
-group_size: 4
-groups: 2
-steps: 3
-seeds: 2
-optimiser: {name: adam, lr: 0.1}
-evaluation: {prompts: 2, samples: 4}
-variance: {groups: 8}
 """
 
 
@@ -58,7 +46,7 @@ def dvc():
 @pytest.fixture(scope="session")
 def published(tmp_path_factory, make_project, run_cli):
     """A project of two tasks with committed results. For reading and cloning alone."""
-    folder = make_project(tmp_path_factory.mktemp("published") / "a project", bandit=BANDIT, maze=MAZE)
+    folder = make_project(tmp_path_factory.mktemp("published") / "a project", bandit=BANDIT, maze=tiny_tasks.MAZE)
     done = run_cli(folder, "run", "--all")
     assert done.returncode == 0, done.stdout + done.stderr
     subprocess.run(["git", "-C", folder, "add", "-A"], check=True)
