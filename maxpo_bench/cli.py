@@ -105,7 +105,11 @@ def _told(error, argv):
 
 
 def console(argv=None):
-    """The process `maxpo-bench`: main, ended by a Ctrl-C or SIGTERM at any moment with one line and exit code 130."""
+    """The process `maxpo-bench`: main, ended by a Ctrl-C or SIGTERM at any moment with one line and exit code 130.
+
+    A library may swallow the KeyboardInterrupt (numpy does while it asks an object for `__array__`), so it is raised again every
+    half second, unless one is already on its way out.
+    """
     argv = sys.argv[1:] if argv is None else argv
     numbers, last, ended = (), -1.0, False
     try:
@@ -116,6 +120,15 @@ def console(argv=None):
             nonlocal last
             before, last = last, time.monotonic()
             if last - before > 1 and not ended:  # `timeout` sends its signal twice
+                signal.signal(signal.SIGALRM, again)
+                signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
+                raise KeyboardInterrupt
+
+        def again(number, frame):
+            error = sys.exc_info()[1]
+            while error is not None and not isinstance(error, KeyboardInterrupt):
+                error = error.__context__
+            if error is None and not ended:
                 raise KeyboardInterrupt
 
         numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
@@ -129,6 +142,8 @@ def console(argv=None):
         print(f"maxpo-bench: {command} interrupted; the same command continues from its last checkpoint", file=sys.stderr)
     finally:
         ended = True
+        if last > 0:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)  # what is handled the dying interpreter would set to its default
     sys.exit(code)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_stop_during_imports_is_one_line(module):
 
 
 CLEANS_UP = """
-import os, signal
+import os, signal, time
 from maxpo_bench import cli
 from maxpo_bench.commands import plan
 
@@ -150,6 +151,10 @@ def run(args):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, both)
     finally:
         for worker in ("first", "second"):
+            try:
+                os.stat("nowhere")
+            except OSError:
+                time.sleep(0.7)
             print(worker, "stopped")
 
 plan.run = run
@@ -184,6 +189,28 @@ cli.console(["plan"])
 def test_an_error_after_a_signal_is_the_interruption(error):
     """torch makes an error of its own of a KeyboardInterrupt in the middle of a read."""
     one_line(process(SWALLOWS.format(error=error)), 130, "plan interrupted")
+
+
+def test_a_stop_that_a_library_swallows_comes_again():
+    """As numpy does while it asks an object for its interface."""
+    code = """
+import os, signal, time
+from maxpo_bench import cli
+from maxpo_bench.commands import plan
+
+def run(args):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt:
+        pass
+    time.sleep(20)
+
+plan.run = run
+cli.console(["plan"])
+"""
+    start = time.monotonic()
+    one_line(process(code), 130, "plan interrupted")
+    assert time.monotonic() - start < 10
 
 
 def test_a_signal_after_the_end_changes_nothing():

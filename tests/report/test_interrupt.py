@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import matplotlib.font_manager  # noqa: F401 - which asks fc-list for the machine's fonts, once a machine
 import pytest
 import synthetic
 
