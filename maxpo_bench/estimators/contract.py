@@ -121,7 +121,7 @@ class Estimator:
             arguments["k"] = int(k)
         for name in self.side:
             arguments[name] = self._side(name, score_norms if name == "score_norms" else lengths, rewards)
-        found = self.function(values, **arguments)
+        found = self.function(values, **arguments) if values.numel() else values  # an empty batch has no largest reward
         if dtype is torch.float16:  # the only dtype so narrow that common rewards leave it
             largest = torch.finfo(dtype).max
             wanted = f"float32 or float64 rewards: float16 advantages end at {largest:.0f}"

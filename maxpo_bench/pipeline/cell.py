@@ -21,7 +21,8 @@ from maxpo_bench.pipeline.jobs import counting, jobs_of, prepare, provenance, ve
 from maxpo_bench.settings.task_file import load, root
 
 CURVE, LADDER, CHECKPOINTS = "curve.csv.gz", "ladder.csv.gz", "checkpoints.safetensors"
-RUN_FILES = (CURVE, LADDER, "timing.json", "provenance.json", "metrics.json")  # the last says how it ended
+SUMMARY_FILES = ("timing.json", "provenance.json", "metrics.json")  # the last says how it ended
+RUN_FILES = (CURVE, LADDER, *SUMMARY_FILES)
 KEPT_SEEDS = 3  # whose policies the variance stage may ask for: CHECKPOINTS holds them, unpublished
 
 
@@ -147,7 +148,10 @@ def run_cell(name, estimator_name, results=None, seeds=None, overrides=None, fol
 
 
 def run_beside(name, estimator_name, num_seeds):
-    """A cell of an estimator besides the default ones: at most num_seeds of the task's seeds, into results/estimators/."""
+    """A cell of an estimator besides the default ones: at most num_seeds of the task's seeds, into results/estimators/.
+
+    Of it SUMMARY_FILES are kept: the report reads no more.
+    """
     if num_seeds < 1:
         raise InputError(f"--beside {num_seeds}: must be at least 1")
     task, results = load(name), root() / "results"
@@ -155,6 +159,8 @@ def run_beside(name, estimator_name, num_seeds):
     try:
         return run_cell(name, estimator_name, None, task.reported_seeds[:num_seeds], None, folder)
     finally:
+        for table in (CURVE, LADDER):
+            (folder / table).unlink(missing_ok=True)
         write_index(results)
 
 

@@ -23,6 +23,7 @@ from maxpo_bench.studies import trainings
 HEAD = "# Written by `maxpo-bench plan` for tasks/{name}.yaml: what its stages run on. Not edited by hand.\n"
 PACKAGE = "maxpo_bench"
 CELL_FILES = ("metrics.json", "curve.csv.gz", "ladder.csv.gz", "provenance.json", "timing.json")
+SUMMARY_FILES = tuple(name for name in CELL_FILES if name.endswith(".json"))  # what is kept of a cell beside the default ones
 
 
 def path_of(root, task_name, part=""):
@@ -54,7 +55,7 @@ def _text(task, stages, part):
     return HEAD.format(name=task.name) + text.replace(f"{task.name}.yaml: null", f"{task.name}.yaml:")
 
 
-def _train(task, folder, command):
+def _train(task, folder, command, kept):
     """The train stage of a task, its matrix excepted: one per estimator."""
     any_estimator = sources.closure("estimators/__init__.py", *(f"estimators/{file}" for file in SHARED_SOURCES))
     code = sorted({*sources.of_cell(task), *any_estimator})
@@ -62,12 +63,13 @@ def _train(task, folder, command):
     return {
         "cmd": f"maxpo-bench train {task.name} ${{item.estimator}}{command}",
         "deps": [f"results/base/{task.name}/base.json", own, *_deps(code)],
-        "outs": _outs(f"results/{folder}/{task.name}/${{item.estimator}}", *CELL_FILES),
+        "outs": _outs(f"results/{folder}/{task.name}/${{item.estimator}}", *kept),
     }
 
 
 def _train_more(task, estimators):
-    return {"matrix": {"estimator": estimators}} | _train(task, "estimators", " --beside ${trained_estimators.seeds}")
+    train = _train(task, "estimators", " --beside ${trained_estimators.seeds}", SUMMARY_FILES)
+    return {"matrix": {"estimator": estimators}} | train
 
 
 def _trained(task, study):
@@ -97,7 +99,7 @@ def _stages(task, long=False):
         },
         "train": {
             "matrix": {"estimator": "${long_estimators}" if long else "${estimators}"},
-            **_train(task, "runs", ""),
+            **_train(task, "runs", "", CELL_FILES),
         },
         "variance": {
             "cmd": f"maxpo-bench variance {name}",

@@ -2,7 +2,7 @@
 
     results/trained/<study>/<task>.csv    a row per training and seed, see COLUMNS; floats as repr
     results/trained/<study>/<task>.json   what each training of the table hangs on
-    results/<study>/<task>/<estimator>/   the files of each cell, for a study with CELLS = True
+    results/<study>/<task>/<estimator>/   metrics.json, provenance.json and timing.json of each cell, for a study with CELLS = True
 
 A training that was finished is not run again: not after a kill, not when another one joins the study (another estimator, another
 rate), and not where the published cell is the same. What it hangs on (its key): the settings it really had, the code of a cell,
@@ -22,7 +22,7 @@ from maxpo_bench.errors import Fault, InputError
 from maxpo_bench.machine import files, numerics
 from maxpo_bench.pipeline import sources
 from maxpo_bench.pipeline.base import base_hash, run_base
-from maxpo_bench.pipeline.cell import RUN_FILES, run_cell
+from maxpo_bench.pipeline.cell import RUN_FILES, SUMMARY_FILES, run_cell
 from maxpo_bench.pipeline.index import write_index
 from maxpo_bench.pipeline.jobs import provenance, versions
 from maxpo_bench.settings import params
@@ -179,7 +179,7 @@ class Study:
             if key in self.ran:
                 target = self.cells / training.estimator
                 (target / "metrics.json").unlink(missing_ok=True)
-                for name in RUN_FILES:
+                for name in SUMMARY_FILES:
                     data = (self.ran[key] / name).read_bytes()
                     if name == "provenance.json":  # a published cell's has none
                         data = files.json_text(files.read_json(self.ran[key] / name) | {"overrides": training.overrides}).encode()

@@ -221,8 +221,12 @@ def test_side_information_reaches_only_those_that_name_it(side, bad, wanted):
         one(rewards[0])
 
 
-def test_empty_batch():
-    assert get("maxpo")(torch.zeros(0, 4), k=2).shape == (0, 4)
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0, 4), (0, 3, 4)])
+def test_empty_batch(name, shape):
+    one, rewards = get(name), torch.zeros(shape, dtype=torch.float32)
+    found = one(rewards, k=one.valid_k(4)[-1], **{side: rewards for side in one.side})
+    assert found.shape == shape and found.dtype == torch.float32
 
 
 def test_gradients_do_not_flow_into_rewards():
