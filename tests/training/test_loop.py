@@ -177,7 +177,7 @@ def test_the_loop_learns(name, least):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, rise", [("local_optimum", 0.15), ("frozenlake", 0.5), ("cliffwalking", 0.4), ("cartpole", 0.3)])
 def test_default_tasks_are_learnt_and_not_saturated(name, rise):
-    """On seeds that no result uses, maxpo raises max@K clearly and leaves room above. On some tasks a seed learns all or nothing."""
+    """On seeds that no result uses, maxpo raises max@K clearly and leaves room above. A seed of some learns all or nothing."""
     task, seeds = load(name), range(20000, 20024)
     problem = problems.build(task, tuple(seeds))
     first, _ = training.evaluate(task, problem, problem.initial_policy(), 0, full=True)
