@@ -93,6 +93,7 @@ def print_plan(root=None):
     """
     root = Path(root or task_file.root())
     params = declared(root)
+    check_root_file(root)
     if (root / "claims.yaml").is_file():  # the report's; what it refuses is said before hours are spent
         claims.read(root / "claims.yaml")
     for path in dvc_files.write(root, [*params["tasks"], *params["long_tasks"]], params):
@@ -112,6 +113,13 @@ def print_plan(root=None):
     if params["long_tasks"]:
         print(f"\nhours each, `maxpo-bench run --long`: {', '.join(params['long_tasks'])}")
     return 0
+
+
+def check_root_file(root):
+    """InputError where DVC would refuse the root's dvc.yaml: it is not there, no YAML, or names no stages."""
+    stages = read_yaml(root / "dvc.yaml", "dvc.yaml").get("stages")
+    if not isinstance(stages, dict) or not {"summary", "report"} <= set(stages):
+        raise InputError("dvc.yaml: has no stages summary and report; restore it with `git checkout dvc.yaml`")
 
 
 def _print_stages(states, seconds):

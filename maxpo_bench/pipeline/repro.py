@@ -14,7 +14,7 @@ from pathlib import Path
 from maxpo_bench.errors import Fault, InputError, did_you_mean
 from maxpo_bench.machine import files
 from maxpo_bench.pipeline import dvc_files
-from maxpo_bench.pipeline.plan import declared, dvc_target, estimator_stages, forecast, stage_names, study_stages
+from maxpo_bench.pipeline.plan import check_root_file, declared, dvc_target, estimator_stages, forecast, stage_names, study_stages
 from maxpo_bench.settings import task_file
 
 DEFAULT_TASKS = ("bandit", "maze", "countdown3")
@@ -163,6 +163,7 @@ def run(tasks, part="", root=None):
     root = Path(root or task_file.root())
     params = declared(root)
     check_asked(tasks, part)
+    check_root_file(root)
     slow = params["long_tasks"]
     chosen = chosen_tasks(root, params, list(tasks) or (slow if part == "long" else params["tasks"]), slow)
     _check_git(root)

@@ -126,8 +126,9 @@ def matrix(verdicts, measures, rivals=None, properties=(), csv="claims"):
         f"{r.measure} ±{100 * r.margin:g}%" if r.measure in RATIOS else f"{r.measure} ±{r.margin:g}" for r in margins
     )
     lacking = chosen.loc[chosen["left_out"] > 0, "rival"].drop_duplicates()
-    more = f" On part of the tasks, because it refuses the others' rewards: {', '.join(lacking)}." if len(lacking) else ""
-    more += "".join(f" {r['statement']}: {MARKS[r['verdict']]} {r['verdict']}, by exact enumeration." for r in properties)
+    more = f" On part of the tasks, whose rewards it takes: {', '.join(lacking)}." if len(lacking) else ""
+    for row in properties:
+        more += f" {MARKS[row['verdict']]} by exact enumeration: {row['statement'][0].lower()}{row['statement'][1:]}."
     told = caption("matrix", margins=margins, more=more)
     return frame(pd.DataFrame(rows), told, f"tables/{csv}.csv", cards=True, groups=[(m, n) for m, n in groups if n])
 
@@ -146,7 +147,8 @@ def _verdict_cell(row, view=""):
         note += f", {count(int(row['num_tasks']), 'task')}" if row["left_out"] else ""
         others = {*MARKS} - {verdict, "undecided"}
         note += "".join(f", {SHORT[v]}\u00a0{MARKS[row[v]]}" for v in SHORT if star and row.get(v) in others)
-    return cell(f"{MARKS[verdict]}{star} {short(effect, '' if row['measure'] in RATIOS else '+')}", f"verdict {verdict}", note=note)
+    number = f"×{short(effect)}" if row["measure"] in RATIOS else short(effect, "+")
+    return cell(f"{MARKS[verdict]}{star} {number}", f"verdict {verdict}", note=note)
 
 
 def protocols(verdicts):

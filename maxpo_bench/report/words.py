@@ -59,8 +59,10 @@ def first_sentences(verdicts, regimes, method="maxpo", nearest="pkpo"):
     and in variance, what to use for a single answer."""
     columns = ["measure", "aggregate", "rival", "verdict", "effect", "left_out", "num_tasks", "mostly"]
     verdicts = verdicts.reindex(columns=columns).dropna(subset=["effect"]).fillna({"mostly": ""})
-    whole = verdicts[verdicts["aggregate"] == "all"]
-    best, one = (_use(whole[whole["measure"] == measure], measure, method) for measure in PURPOSES)
+    told = (
+        (verdicts["measure"] == "max@K") & (verdicts["aggregate"] != "all") & (verdicts["rival"] == nearest)
+    )  # in a sentence below
+    best, one = (_use(verdicts[(verdicts["measure"] == measure) & ~told], measure, method) for measure in PURPOSES)
     if not best:
         return ["No rival can be compared in max@K yet: run the pipeline; what was run is under State of the cells."]
     rows = verdicts[verdicts["rival"] == nearest]
@@ -70,16 +72,18 @@ def first_sentences(verdicts, regimes, method="maxpo", nearest="pkpo"):
         f"{BASELINE[r['verdict']].format(abs(100 / r['effect'] - 100))} on {r['aggregate']}"
         for r in groups.get("gradient variance", ())
     ]
+    on_map = ""
     if regimes is not None and {"estimator", "ratio"} <= set(regimes):
         ratios = regimes.loc[regimes["estimator"] == nearest, "ratio"]
-        parts.append(f"higher in {(ratios < 1 - 1e-9).sum()} of {len(ratios)} mapped cases")
+        on_map = f"on the map higher in {(ratios < 1 - 1e-9).sum()} of {len(ratios)} cases"
     who = (
         f"{method} is {nearest} with a baseline, which adds"
         if (method, nearest) == ("maxpo", "pkpo")
         else f"Over {nearest} it adds"
     )
     said = [f"{who} to max@K {', '.join(gains)}."] * bool(gains)
-    said += [f"With the baseline gradient variance is {', '.join(parts)}."] * bool(parts and method == "maxpo")
+    measured = "; ".join(filter(None, [", ".join(parts), on_map]))
+    said += [f"Its gradient variance is {measured}."] * bool(measured and method == "maxpo")
     return [*best, *said, *one[:1]]
 
 
@@ -89,20 +93,26 @@ def _mostly(row):
 
 
 def _use(rows, measure, method):
-    """What to use by one measure and where the method stands on all tasks; when a rival is ahead, these are two sentences."""
+    """What to use by one measure, and where the method stands on all tasks: two sentences when a rival is ahead there. One that is
+    ahead on some of the tasks alone is named behind these."""
+    parted = rows[(rows["aggregate"] != "all") & (rows["verdict"] == "contradicted") & (rows["left_out"] == 0)]
+    rows = rows[rows["aggregate"] == "all"]
     if not len(rows):
         return []
     rows = rows.sort_values("effect", key=lambda e: -e.astype(float).round(9), kind="stable")
     rivals = {verdict: list(rows.loc[rows["verdict"] == verdict, "rival"]) for verdict in STANDING}
-    ahead, said = rows[(rows["verdict"] == "contradicted") & (rows["left_out"] == 0)], []
+    ahead, said, but = rows[(rows["verdict"] == "contradicted") & (rows["left_out"] == 0)], [], ""
     start = f"For {PURPOSES[measure]} use {method}{'' if rivals['supported'] else ' by default'}: in {measure} it is"
     if len(ahead):
         best, start = ahead.iloc[-1], f"In {measure} {method} is"
         above = f"its {measure} is {short(-best['effect'])} above {method}'s, mean of {count(best['num_tasks'], 'task')}"
         said = [f"For {PURPOSES[measure]} use {best['rival']}: {above}."]
+    elif len(parted):
+        worst = parted.sort_values("effect", kind="stable").iloc[0]
+        but = f"; on {worst['aggregate']} {worst['rival']} leads by {short(-worst['effect'])}"
     for most in range(12, 0, -1):  # as many names as 25 words hold
         parts = [f"{words} {listed(rivals[verdict], most)}" for verdict, words in STANDING.items() if rivals[verdict]]
-        sentence = f"{start} {', '.join(parts)}."
+        sentence = f"{start} {', '.join(parts)}{but}."
         if len(sentence.split()) <= 25:
             break
     return [*said, sentence]

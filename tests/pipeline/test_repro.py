@@ -91,6 +91,18 @@ def test_plan_needs_no_git(project, run_cli):
     assert done.returncode == 0 and "14 stages, 14 to run" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "text, words", [(None, "not found"), ("stages: []\n", "has no stages"), ("stages: {\n", "line 2: not valid")]
+)
+def test_plan_refuses_a_root_file_that_dvc_would(text, words, project, run_cli):
+    path = project / "dvc.yaml"
+    path.unlink()
+    if text:
+        path.write_text(text)
+    done = run_cli(project, "plan")
+    assert done.returncode == 2 and f"dvc.yaml: {words}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 @pytest.mark.parametrize("command", ["plan", "repro", "run"])
 @pytest.mark.parametrize("name", ["my-task", "my.task"])
 def test_plan_refuses_a_name_as_repro_does(name, command, project, run_cli):

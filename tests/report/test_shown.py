@@ -95,7 +95,7 @@ def test_first_screen_answers(built):
     for needed in (
         "max@k is the expected best reward of k samples",
         "the method under test",
-        "supported",
+        "better, ✗ worse, = equivalent",
         "undecided",
         "by exact enumeration",
     ):

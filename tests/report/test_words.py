@@ -44,7 +44,7 @@ def test_what_the_baseline_does_is_said_per_group(variance):
     for verdict, group in zip(variance, ("bandit and gym", "math and language"), strict=True):
         verb = {"supported": "lower on", "contradicted": "higher on", "equivalent": "as before", "undecided": "undecided"}[verdict]
         assert verb in said and group in said
-    assert said.endswith("higher in 148 of 234 mapped cases.") and len(said.split()) <= 25
+    assert said.endswith("; on the map higher in 148 of 234 cases.") and len(said.split()) <= 25
 
 
 def test_a_default_to_use_comes_first():
@@ -68,6 +68,15 @@ def test_a_lead_that_comes_from_one_task_names_it():
     assert said[1] == "maxpo is pkpo with a baseline, which adds to max@K +.050 on bandit and gym (supported, mostly by " \
                       "local_optimum), +.010 on math and language (undecided)."  # fmt: skip
     assert all(len(sentence.split()) <= 25 for sentence in said)
+
+
+def test_a_rival_that_is_ahead_on_some_of_the_tasks_is_named():
+    found = table({name: "supported" for name in RIVALS})
+    row = {"measure": "pass@1", "rival": "grpo", "aggregate": "math and language", "verdict": "contradicted", "left_out": 0}
+    found = pd.concat([found, pd.DataFrame([row | {"effect": -0.014, "num_tasks": 3}])], ignore_index=True)
+    *_, said = words.first_sentences(found, REGIMES)
+    assert said.startswith("For a single answer use maxpo: ") and said.endswith("; on math and language grpo leads by .014.")
+    assert len(said.split()) <= 25
 
 
 def test_who_runs_on_part_of_the_tasks_is_no_default():

@@ -177,13 +177,13 @@ def test_the_loop_learns(name, least):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, rise", [("local_optimum", 0.15), ("frozenlake", 0.5), ("cliffwalking", 0.4), ("cartpole", 0.3)])
 def test_default_tasks_are_learnt_and_not_saturated(name, rise):
-    """On seeds that no result uses, maxpo raises max@K clearly and leaves room above."""
-    task = load(name)
-    problem = problems.build(task, (100, 101, 102))
+    """On seeds that no result uses, maxpo raises max@K clearly and leaves room above. A seed of some learns all or nothing."""
+    task, seeds = load(name), range(20000, 20024)
+    problem = problems.build(task, tuple(seeds))
     first, _ = training.evaluate(task, problem, problem.initial_policy(), 0, full=True)
     last = [row for row in training.train(task, get("maxpo"), problem).rows if row["step"] == task.steps]
     column = "exact_max_at_k" if "exact_max_at_k" in first[0] else "max_at_k"
-    start, end = (sum(row[column] for row in rows) / 3 for rows in (first, last))
+    start, end = (sum(row[column] for row in rows) / len(seeds) for rows in (first, last))
     print(f"{name}: {column} from {start:.3f} to {end:.3f}")
     assert end > start + rise and end < 0.95
 
