@@ -188,6 +188,10 @@ class Study:
         for folder in self.cells.iterdir():
             if folder.is_dir() and folder.name not in kept:
                 shutil.rmtree(folder)
+            elif folder.is_dir():
+                for other in folder.iterdir():
+                    if other.is_file() and other.name not in SUMMARY_FILES:
+                        other.unlink()
 
 
 @functools.cache

@@ -133,7 +133,7 @@ def test_evaluation_with_another_number_of_generations(problem, tmp_path):
 
 
 WORKER = """
-import json, sys
+import json, os, sys
 import torch
 torch.set_num_threads(1)
 from accelerate import PartialState
@@ -145,7 +145,10 @@ from maxpo_bench.settings import task_file
 task = task_file.load("countdown3")
 task.section("warm_start")["steps"] = 0
 options = json.loads(sys.argv[3])
-trainer = here.make(build(task, (0,)), sys.argv[2], **options)
+torchrun = os.environ.pop("TORCHELASTIC_RUN_ID")  # the problem is data here, its own seeds are not dealt to these processes
+problem = build(task, (0,))
+os.environ["TORCHELASTIC_RUN_ID"] = torchrun
+trainer = here.make(problem, sys.argv[2], **options)
 batches = here.recorded(trainer)
 trainer.train()
 rank = PartialState().process_index

@@ -69,6 +69,8 @@ def test_run_studies_and_estimators_and_what_plain_repro_leaves(extended, run_cl
         assert "Running stage 'report'" in done.stdout, "the report has not seen what is new"
         again = run_cli(extended, "run", words)
         assert "Running stage" not in again.stdout and f"{stages} stages, 0 to run" in again.stdout, again.stdout
+    kept = {path.name for path in (extended / "results" / "estimators").glob("*/*/*.*")} - {"checkpoints.safetensors"}
+    assert kept == {"metrics.json", "provenance.json", "timing.json"}
     assert "Running stage 'results" not in dvc(extended, "repro", "--dry", "--single-item", "report").stdout
 
     # another task's file leaves them fresh; this task's own makes them stale, and plain repro runs none of them

@@ -119,6 +119,11 @@ def test_own_best_writes_cells_that_the_report_reads(project):
         assert cell.status == "ok" and list(cell.values("max@K")) == [0, 1, 2, 3], cell.reason
         about = json.loads((made.folder / "results" / "own_best" / "maze" / estimator / "provenance.json").read_text())
         assert set(about["overrides"]) == {"optimiser.lr"}
+    # of each cell the summary alone, also where an earlier version kept more
+    cells = made.folder / "results" / "own_best" / "maze"
+    (cells / "rloo" / "curve.csv.gz").write_bytes(b"old")
+    assert made.run("trained", "own_best", "maze").code == 0
+    assert {path.name for path in cells.glob("*/*")} == {"metrics.json", "provenance.json", "timing.json"}
     # the published cell, where the shared rate is its best
     lines = sweep.read_text().splitlines()
     shared = [line for line in lines[1:] if line.split(",")[2] == "0.05"]
