@@ -114,7 +114,8 @@ def test_the_suite_is_what_the_command_line_says_it_is():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     modules = {"pillow": "PIL", "pyyaml": "yaml"}
     declared = [Requirement(text).name for text in project["optional-dependencies"]["suite"]]
-    assert sorted(modules.get(name, name) for name in declared) == sorted(cli.SUITE)
+    imported = set(declared) - {"ruamel.yaml.clib"}  # which DVC looks for
+    assert sorted(modules.get(name, name) for name in imported) == sorted(cli.SUITE)
     assert sorted(Requirement(text).name for text in project["dependencies"]) == ["numpy", "torch"]
 
 
