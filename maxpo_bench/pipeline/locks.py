@@ -11,7 +11,8 @@ HEAD = "schema: '2.0'\nstages:\n"
 STAGE = re.compile(r"^  (?=\S)", re.MULTILINE)
 SECTION = re.compile(r"^    (\w+):", re.MULTILINE)
 FILE = re.compile(
-    r"    - path: (?:\n        )?([\w./@-]+)\n      hash: md5\n      md5: '?(\w+(?:\.dir)?)'?\n      size: \d+\n(?:      nfiles: \d+\n)?"
+    r"    - path: (?:\n        )?([\w./@-]+)\n      hash: md5\n      md5: '?(\w+(?:\.dir)?)'?\n"
+    r"      size: \d+\n(?:      nfiles: \d+\n)?"
 )
 
 

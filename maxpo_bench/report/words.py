@@ -105,7 +105,9 @@ def _use(rows, measure, method):
     start = f"For {PURPOSES[measure]} use {method}{'' if rivals['supported'] else ' by default'}: in {measure} it is"
     if len(ahead):
         best, start = ahead.iloc[-1], f"In {measure} {method} is"
-        above = f"its {measure} is {short(-best['effect'])} above {method}'s, mean of {count(best['num_tasks'], 'task')}"
+        above = (
+            f"its {measure} is {short(-best['effect'])} above {method}'s, mean of {count(best['num_tasks'], 'task')}{_mostly(best)}"
+        )
         said = [f"For {PURPOSES[measure]} use {best['rival']}: {above}."]
     elif len(parted):
         worst = parted.sort_values("effect", kind="stable").iloc[0]

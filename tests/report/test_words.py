@@ -79,6 +79,17 @@ def test_a_rival_that_is_ahead_on_some_of_the_tasks_is_named():
     assert len(said.split()) <= 25
 
 
+def test_a_rival_s_lead_that_comes_from_one_task_names_it_too():
+    found = table({"rloo": "supported", "pkpo_loo": "contradicted"})
+    found.loc[(found["rival"] == "pkpo_loo") & (found["measure"] == "max@K"), "mostly"] = "local_optimum"
+    said = words.first_sentences(found, None)
+    assert (
+        said[0]
+        == "For the best of K samples use pkpo_loo: its max@K is .060 above maxpo's, mean of 10 tasks, mostly by local_optimum."
+    )
+    assert said[1] == "In max@K maxpo is ahead of rloo, behind pkpo_loo."
+
+
 def test_who_runs_on_part_of_the_tasks_is_no_default():
     found = table({"rloo": "supported", "pkpo": "contradicted"})
     found.loc[found["rival"] == "pkpo", "left_out"] = 4
