@@ -16,7 +16,7 @@ def test_every_task_and_every_resource_has_a_line():
     assert [line.split()[1] for line in lines if line.startswith("task ")] == task_file.names()
     for word in ("processor", "numerics", "memory", "GPU", "disk", "extras", "model"):
         assert sum(line.startswith(word) for line in lines) == 1
-    assert "can run, about" in line_of(lines, "bandit") and "8 cells" in line_of(lines, "bandit")
+    assert "can run, about" in line_of(lines, "bandit") and "9 cells" in line_of(lines, "bandit")
 
 
 def test_what_is_missing_is_named(monkeypatch, tmp_path):

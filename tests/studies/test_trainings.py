@@ -76,12 +76,16 @@ def test_an_estimator_that_does_not_apply_has_no_rate():
     assert learning_rate.best_rates(table) == {"a": 2} and learning_rate.shared_rate(table)[0] == 2
 
 
+JOINED = ("pkpo_loo",)  # the default list after the rates were chosen: they got those, see docs/default-estimators.md
+
+
 @pytest.mark.parametrize("name", params.read(ROOT)["task_studies"].get("learning_rate", []))
 def test_the_committed_task_has_the_shared_rate_of_the_committed_sweep(name):
     path = ROOT / "results" / "trained" / "learning_rate" / f"{name}.csv"
     if not path.is_file():
         pytest.skip("no sweep yet")
-    best, ranks = learning_rate.shared_rate(pd.read_csv(path))
+    sweep = pd.read_csv(path)
+    best, ranks = learning_rate.shared_rate(sweep[~sweep["estimator"].isin(JOINED)])
     assert task_file.load(ROOT / "tasks" / f"{name}.yaml").optimiser["lr"] == pytest.approx(best), ranks
 
 
