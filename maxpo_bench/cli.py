@@ -107,8 +107,7 @@ def _told(error, argv):
 def console(argv=None):
     """The process `maxpo-bench`: main, ended by a Ctrl-C or SIGTERM at any moment with one line and exit code 130.
 
-    A library may swallow the KeyboardInterrupt (numpy does while it asks an object for `__array__`), so it is raised again every
-    half second, unless one is already on its way out.
+    A library may swallow the KeyboardInterrupt on its way, so it is raised again every half second, unless one is on its way out.
     """
     argv = sys.argv[1:] if argv is None else argv
     numbers, last, ended = (), -1.0, False

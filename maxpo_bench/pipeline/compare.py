@@ -102,7 +102,7 @@ def compare(root=".", against="HEAD", results=None):
     for kind, task, estimator in cells:
         path, name = f"{kind}/{task}/{estimator}", task if kind == "runs" else f"{kind} {task}"
         old, new = (Cell(files) for files in read_cell(published, folder, path))
-        row = _compare_cell(f"{name}, {estimator}", old, new, results is None and not _computed(folder / path))
+        row = _compare_cell(f"{name}, {estimator}", old, new, results is None and not _computed(folder / path), kind != "runs")
         if row is None:
             changed.setdefault(kind, {})[name, estimator] = old, new
             comparison.reasons += [line for line in _reasons(old, new) if line not in comparison.reasons]
@@ -130,8 +130,11 @@ def _computed(folder):
     return (folder / "checkpoints.safetensors").is_file()
 
 
-def _compare_cell(what, old, new, not_recomputed):
-    """The Row of a cell that needs no test; None where final values must be compared. not_recomputed: told from equal files."""
+def _compare_cell(what, old, new, not_recomputed, summary_only):
+    """The Row of a cell that needs no test; None where final values must be compared.
+
+    not_recomputed: told from equal files. summary_only: no curve and ladder are kept of it.
+    """
     if not new.there:
         return Row(what, "not recomputed")
     if not old.there:
@@ -142,6 +145,9 @@ def _compare_cell(what, old, new, not_recomputed):
         return Row(what, "differs", f"published {old.broken} is damaged")
     if new.broken:
         return Row(what, "worse", f"{new.broken} here is damaged; run the cell again")
+    lost = [table for table in ("curve.csv", "ladder.csv") if old.has(table) and not new.has(table)]
+    if lost and not summary_only:
+        return Row(what, "worse", f"{lost[0]}.gz is missing here; run the cell again")
     if old.provenance.get("task_sha256") != new.provenance.get("task_sha256"):
         return Row(what, "another task", "its task file changed, so the numbers do not compare")
     if old.provenance.get("overrides") != new.provenance.get("overrides"):
@@ -155,7 +161,7 @@ def _compare_cell(what, old, new, not_recomputed):
     seeds = sorted(set(old.seeds) & set(new.seeds))
     if not seeds:
         return Row(what, "not recomputed", "no seed in common")
-    if same_bytes(old, new, seeds):
+    if same_bytes(old, new, seeds, summary_only):
         few = len(seeds) < len(old.seeds)
         return Row(what, "same bytes", f"{len(seeds)} of {len(old.seeds)} seeds" if few else "")
     ended = sorted(s for s in seeds if s in old.values(METRICS[0]) and s not in new.values(METRICS[0]))

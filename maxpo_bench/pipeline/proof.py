@@ -21,8 +21,11 @@ ENDED = ("ok", "diverged")
 OF_ALL_SEEDS = ("status", "reason", "verifier_errors")  # of metrics.json and base.json; a diverged seed has no numbers
 
 
-def first_difference(published, here, name="metrics.json"):
-    """What of the seeds in the folder `here` is not, to the byte, what is published; "" when all is. name: or base.json."""
+def first_difference(published, here, name="metrics.json", tables=False):
+    """What of the seeds in the folder `here` is not, to the byte, what is published; "" when all is. name: or base.json.
+
+    tables: also the curve and the ladder, which are kept of a default cell alone.
+    """
     old, new = (files.read_json(folder / name) for folder in (published, here))
     if old.get("status") != new.get("status") and not {old.get("status"), new.get("status")} <= set(ENDED):
         return "the status"
@@ -31,9 +34,9 @@ def first_difference(published, here, name="metrics.json"):
     count = len(new["seeds"] if "seeds" in new else new["rows"])
     if json.dumps(_first(old, count)) != json.dumps(_first(new, count)):
         return name
-    for table in ("curve.csv.gz", "ladder.csv.gz"):
-        if not (published / table).is_file():  # a base stage has none, and of a cell beside the default ones none is kept
-            continue
+    for table in ("curve.csv.gz", "ladder.csv.gz") if tables else ():
+        if not (published / table).is_file():
+            return table
         before, now = (gzip.decompress((folder / table).read_bytes()).decode().splitlines() for folder in (published, here))
         if [line for line in before if line.split(",")[0] in ("seed", *map(str, new["seeds"]))] != now:
             return table

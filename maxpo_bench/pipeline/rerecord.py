@@ -116,7 +116,7 @@ class Proofs:
         failed = self._call(*words, "--results", "results", "--seeds", f"{self.seeds[0]}:{self.seeds[-1] + 1}")
         if failed:
             return failed
-        if where := first_difference(published, here, "base.json" if kind == "base" else "metrics.json"):
+        if where := first_difference(published, here, "base.json" if kind == "base" else "metrics.json", kind == "train"):
             return f"{where} of the first seeds is another"
         paths = sources.of_base(self.task) if kind == "base" else sources.of_cell(self.task, estimator)
         assert files.read_json(here / "provenance.json")["code_sha256"] == sources.digest(paths)

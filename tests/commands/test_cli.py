@@ -192,7 +192,6 @@ def test_an_error_after_a_signal_is_the_interruption(error):
 
 
 def test_a_stop_that_a_library_swallows_comes_again():
-    """As numpy does while it asks an object for its interface."""
     code = """
 import os, signal, time
 from maxpo_bench import cli

@@ -156,6 +156,24 @@ def test_one_digit_of_one_seed_is_another_byte(project, name):
     assert verdict(comparison, "maze, pkpo") == ["reproduced"] and comparison.ending == "reproduced"
 
 
+@pytest.mark.parametrize("name", ["curve.csv.gz", "ladder.csv.gz"])
+def test_a_table_that_one_side_lacks_is_not_passed_over(project, name):
+    quick = project / "quick"
+    shutil.copytree(project / "results", quick)
+    for folder in (project / "results", quick):
+        split_provenance(folder / "runs" / "maze" / "pkpo")
+    commit(project)
+    (quick / "runs" / "maze" / "pkpo" / name).unlink()
+    (row,) = [row for row in compare.compare(project, results=quick).rows if row.what == "maze, pkpo"]
+    assert row.verdict == "worse" and f"{name} is missing here" in row.note
+    commit_without = project / "results" / "runs" / "maze" / "maxpo" / name
+    split_provenance(commit_without.parent)
+    split_provenance(quick / "runs" / "maze" / "maxpo")
+    commit_without.unlink()
+    commit(project)
+    assert verdict(compare.compare(project, results=quick), "maze, maxpo") == ["reproduced"]
+
+
 def test_a_folder_that_is_not_there_is_one_line(project):
     with pytest.raises(InputError, match="no such folder of results"):
         compare.compare(project, results=project / "nowhere")
