@@ -68,7 +68,7 @@ def test_the_plan_names_every_room():
     [
         ("estimators/grpo.py", "def grpo("),  # the GRPO formula
         ("problems/envs/maze.py", "class Maze("),
-        ("measure", "bootstrap"),
+        ("measure/bootstrap.py", "def bounds("),
         ("cli.py", "SIGINT"),  # Ctrl-C
         ("report/verdicts.py", "contradicted"),
         ("training/optimisers.py", "warmup_steps"),

@@ -10,8 +10,7 @@ import numpy as np
 import torch
 
 from maxpo_bench.machine import numerics
-
-NUM_RESAMPLES = 2000
+from maxpo_bench.measure import bootstrap
 
 
 class Sums:
@@ -119,11 +118,10 @@ class Sums:
         logarithm's linear form over batches.
         """
         spread = self.norms - 2 * self.near + square  # ||g_g - E g||^2 without bias
-        counts = noise.multinomial(self.num_groups, np.full(self.num_groups, 1 / self.num_groups), size=NUM_RESAMPLES)
-        resampled = counts @ spread.numpy()  # [resamples, E]
+        resampled = bootstrap.counts(noise, self.num_groups) @ spread.numpy()  # [resamples, E]
         resampled = resampled / np.maximum(resampled[:, [self.leader]], 1e-300)
         ratio = trace / trace[self.leader]
-        interval = torch.as_tensor(np.quantile(resampled, [0.025, 0.975], axis=0)).T.contiguous()  # [E, 2]
+        interval = torch.as_tensor(bootstrap.bounds(resampled)).T.contiguous()  # [E, 2]
         if self.across:
             near = between(self.batches, self.batches)
             norms = self.norms[:, [*self.across, self.leader]].unflatten(0, (len(near), -1)).mean(1)

@@ -13,6 +13,7 @@ exact. What the groups of a batch share through them is sampled too: it is the v
 import numpy as np
 
 from maxpo_bench.machine import workers
+from maxpo_bench.measure import bootstrap
 from maxpo_bench.training.streams import generator
 
 TITLE = "Variance of the leave-two-out baseline, by regime"
@@ -263,8 +264,7 @@ def regime(name, p, k, n):
         for estimator, value in exact.items()
     ]
     values = sampled(name, p, k, n, kinds, noise)
-    counts = noise.multinomial(NUM_BATCHES, np.full(NUM_BATCHES, 1 / NUM_BATCHES), size=1000)  # [resamples, R]
-    low, high = np.quantile(counts @ values / NUM_BATCHES, [0.025, 0.975])
+    low, high = bootstrap.bounds(bootstrap.counts(noise, NUM_BATCHES, resamples=1000) @ values / NUM_BATCHES)
     rows.append(
         {
             **about,

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from maxpo_bench.measure import bootstrap
 from maxpo_bench.training.streams import generator
 
 TITLE = "Time of a training step"
 NUM_SEEDS, FIRST_SEED = 16, 10_000  # trained side by side in one step; a language model takes one
 NUM_ROUNDS, WARM_UP = 60, 2
-NUM_RESAMPLES = 2000
 REFERENCE = "maxpo"
 
 
@@ -91,9 +91,9 @@ def measure(task, estimators):
 
 def ratio(times, reference, noise):
     """(ratio of medians, low, high): 95% bootstrap interval over rounds. times, reference: [R] of the same rounds."""
-    picks = noise.integers(len(times), size=(NUM_RESAMPLES, len(times)))  # a round is drawn with both of its times
+    picks = bootstrap.picks(noise, len(times))  # a round is drawn with both of its times
     draws = np.median(times[picks], axis=1) / np.median(reference[picks], axis=1)
-    return np.median(times) / np.median(reference), *np.percentile(draws, (2.5, 97.5))
+    return np.median(times) / np.median(reference), *bootstrap.bounds(draws)
 
 
 def run():

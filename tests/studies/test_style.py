@@ -2,13 +2,15 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic import ESTIMATORS
 
+from maxpo_bench.settings import params
 from maxpo_bench.studies import style
 
+ESTIMATORS = tuple(params.read(Path(__file__).parents[2])["estimators"])
 # Full red and green blindness (Machado et al. 2009, severity 1), on linear RGB.
 SIGHT = {
     "normal": np.eye(3),
