@@ -154,7 +154,8 @@ class Driver:
     def runs(self, stage):
         """Whether a stage has to run, now that all it waits for has ended; else it has ended too."""
         before = {self.ended[other] for other in stage.waits & self.work.stages}
-        if not stage.here and before & {"failed", "skipped"}:
+        # What runs here tells of failed cells, where what it reads is there.
+        if before & {"failed", "skipped"} and (not stage.here or self.pipeline.missing(stage)):
             self.finish(stage, "skipped")
         elif not (self.pipeline.changed(stage) if "ran" in before else stage in self.work.stale):
             self.finish(stage, "up to date")

@@ -52,10 +52,23 @@ variance: {groups: 8}
 FAST, LONG = BANDIT.format(rewards="linear", steps=6), BANDIT.format(rewards="linear", steps=3000)
 REPEATABLE = ("metrics.json", "curve.csv.gz", "ladder.csv.gz", "provenance.json", "base.json", "variance.csv")
 BROKEN = """
-from maxpo_bench.problems.bandit import Bandit
+import torch
+from maxpo_bench.policies.tabular import TabularPolicy
+from maxpo_bench.problems import Evaluation, Problem
 
 
-class Broken(Bandit):
+class Broken(Problem):
+    def __init__(self, *args):
+        super().__init__(*args)
+        if self.task.section("options").get("at_start"):
+            self.sample()
+
+    def initial_policy(self):
+        return TabularPolicy(torch.zeros(len(self.seeds), 1, 3, dtype=torch.float64))
+
+    def evaluate(self, policy, step, prompts, samples):
+        return Evaluation(torch.zeros(len(self.seeds), prompts, samples, dtype=torch.float64).numpy())
+
     def sample(self, *args, **kwargs):
         print("x" * 5000)
         raise OSError("the simulator is gone")
@@ -86,8 +99,9 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def short_tmp():
+def short_tmp(tmp_path_factory):
     """TMPDIR of all processes, short: Ray puts sockets there."""
+    tmp_path_factory.getbasetemp()  # pytest's own folder is not to lie in it
     folder, before = Path(tempfile.mkdtemp(prefix="mb", dir="/tmp")), os.environ.get("TMPDIR")
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     yield folder
@@ -221,7 +235,7 @@ def test_sixteen_cells_have_the_bytes_of_dvc_repro(nodes, new_project, start):
     plain = results(folders[1])
     assert sum(path.name == "metrics.json" for path in plain) == 16
     mine = results(folders[0])
-    assert mine.keys() - plain.keys() == {Path("results/metrics.json")}  # of the report
+    assert mine.keys() - plain.keys() == {Path("results/metrics.json"), Path("results/tables/variance.csv")}  # of the report
     assert [path for path in plain if mine[path] != plain[path]] == []
 
 
@@ -304,13 +318,18 @@ def test_a_node_of_other_versions_is_refused_by_name(nodes, short_tmp, new_proje
         nodes.remove(wrong)
 
 
-def test_a_cell_that_breaks_is_a_result(nodes, new_project, start):
+@pytest.mark.parametrize("at_start", [False, True])
+def test_a_stage_that_breaks_is_a_result(nodes, new_project, start, at_start):
+    """What needs it is skipped, also where that is the one that reads everything."""
     folder = new_project(bandit=FAST)
     (folder / "tasks" / "broken.py").write_text(BROKEN)
-    (folder / "tasks" / "bandit.yaml").write_text(FAST.replace("kind: bandit", "kind: broken.py:Broken"))
+    text = "".join(line for line in FAST.splitlines(keepends=True) if not line.startswith("arms"))
+    own = f"kind: broken.py:Broken\noptions: {{at_start: {at_start}}}"
+    (folder / "tasks" / "bandit.yaml").write_text(text.replace("kind: bandit", own))
     driver = start(folder, "run", "bandit", "--on", f"ray:{nodes.address}")
     text = driver.wait(code=1)
-    assert text.count(": failed") == 1 and "skipped" in text, text
+    assert sum(" failed (exit code 1): " in line for line in text.splitlines()) == 1 and "is missing" not in text, text
+    assert ("1 failed, 4 skipped" if at_start else "1 ran, 1 failed, 3 skipped") in text, text
     (log,) = folder.glob(".resume/failed/*.txt")
     assert "the simulator is gone" in log.read_text() and log.stat().st_size <= 2100
 
