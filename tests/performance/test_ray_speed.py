@@ -42,7 +42,8 @@ loop, spent, begin = driver.Driver.loop, [], time.perf_counter()
 def measured(self):
     if os.environ.get("WARM"):  # until the slots are up
         import ray
-        ray.get([ray.remote(time.sleep).options(num_cpus=1).remote(2) for _ in range(self.nodes.slots)])
+        sleep = ray.remote(lambda: time.sleep(2)).options(num_cpus=1)
+        ray.get([sleep.remote() for _ in range(self.nodes.slots)])
     start = time.perf_counter()
     loop(self)
     spent.extend([start - begin, time.perf_counter() - start])
