@@ -117,3 +117,11 @@ def count_alarms(folder, patch, tasks, estimators, num_reruns):
 def test_reruns_from_weights_moved_by_rounding_are_reproduced(tmp_path, monkeypatch):
     alarms, other_bytes = count_alarms(tmp_path / "moved", monkeypatch, ["bandit", "maze"], ["pkpo", "maxpo"], 3)
     assert other_bytes > 0 and alarms == 0
+
+
+@pytest.mark.nightly
+def test_at_most_3_of_23_real_reruns_differ(tmp_path, monkeypatch):
+    """3 is the 97% quantile of 23 comparisons that alarm at 5%. About 20 minutes on two cores."""
+    many, _ = count_alarms(tmp_path / "many", monkeypatch, ["bandit", "maze"], ["pkpo", "maxpo"], 20)
+    few, other_bytes = count_alarms(tmp_path / "few", monkeypatch, ["countdown3"], ["rloo", "maxpo"], 3)
+    assert other_bytes > 0 and many + few <= 3
