@@ -107,7 +107,8 @@ def _told(error, argv):
 def console(argv=None):
     """The process `maxpo-bench`: main, ended by a Ctrl-C or SIGTERM at any moment with one line and exit code 130.
 
-    A library may swallow the KeyboardInterrupt on its way, so it is raised again every half second, unless one is on its way out.
+    The KeyboardInterrupt may be swallowed on its way (Python does in a destructor, a library may), so it is raised again every half
+    second, unless one is on its way out.
     """
     argv = sys.argv[1:] if argv is None else argv
     numbers, last, ended = (), -1.0, False
@@ -130,6 +131,11 @@ def console(argv=None):
             if error is None and not ended:
                 raise KeyboardInterrupt
 
+        def unraisable(about):  # what Python cannot raise it prints; an interruption comes again
+            if not issubclass(about.exc_type, KeyboardInterrupt):
+                sys.__unraisablehook__(about)
+
+        sys.unraisablehook = unraisable
         numbers = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
         for number in numbers:
             signal.signal(number, stop)

@@ -191,25 +191,42 @@ def test_an_error_after_a_signal_is_the_interruption(error):
     one_line(process(SWALLOWS.format(error=error)), 130, "plan interrupted")
 
 
-def test_a_stop_that_a_library_swallows_comes_again():
-    code = """
+SWALLOWED = """
 import os, signal, time
 from maxpo_bench import cli
 from maxpo_bench.commands import plan
 
-def run(args):
+def by_a_library():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except KeyboardInterrupt:
         pass
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def run(args):
+    {how}()
     time.sleep(20)
 
 plan.run = run
 cli.console(["plan"])
 """
+
+
+@pytest.mark.parametrize("how", ["by_a_library", "Dying"])
+def test_a_stop_that_is_swallowed_comes_again(how):
+    """Dying: what is raised in a destructor Python prints, with a traceback, and goes on."""
     start = time.monotonic()
-    one_line(process(code), 130, "plan interrupted")
+    one_line(process(SWALLOWED.format(how=how)), 130, "plan interrupted")
     assert time.monotonic() - start < 10
+
+
+def test_another_error_in_a_destructor_is_still_said():
+    code = SWALLOWED.replace("os.kill(os.getpid(), signal.SIGTERM)", "1 / 0").replace("time.sleep(20)", "return 0")
+    done = process(code.format(how="Dying"))
+    assert done.returncode == 0 and "ZeroDivisionError" in done.stderr
 
 
 def test_a_signal_after_the_end_changes_nothing():
