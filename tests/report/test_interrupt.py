@@ -16,7 +16,7 @@ from maxpo_bench.report import build
 
 
 def interrupt(root, number, ready):
-    """Stop the report when ready() holds: (exit code, seconds it took to end, what it said)."""
+    """Stop the report when ready() holds: (exit code, seconds it took to end, what it said). None: it was done before we looked."""
     command = [sys.executable, "-m", "maxpo_bench.cli", "report"]
     environment = {**os.environ, "PYTHONPATH": str(synthetic.ROOT)}
     process = subprocess.Popen(
@@ -25,6 +25,9 @@ def interrupt(root, number, ready):
     )  # fmt: skip
     while not ready() and process.poll() is None:
         time.sleep(0.005)
+    if process.poll() is not None:
+        assert process.returncode == 0, process.stderr.read()
+        return None
     start = time.monotonic()
     os.kill(process.pid, number)
     try:
@@ -37,14 +40,17 @@ def interrupt(root, number, ready):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_while_figures_are_drawn_is_one_line(number, tmp_path):
-    root = synthetic.write(tmp_path, synthetic.TASKS[:6], synthetic.ESTIMATORS)
-    drawn = []
+    found = None
+    for attempt in range(5):  # on a busy machine all may be drawn while this process waits for its turn
+        root, drawn = synthetic.write(tmp_path / str(attempt), synthetic.TASKS[:6], synthetic.ESTIMATORS), []
 
-    def begun():
-        drawn[:] = (root / "results" / "figures").glob("*.svg")
-        return drawn
+        def begun(root=root, drawn=drawn):
+            drawn[:] = (root / "results" / "figures").glob("*.svg")
+            return drawn
 
-    code, seconds, said = interrupt(root, number, begun)
+        if found := interrupt(root, number, begun):
+            break
+    code, seconds, said = found
     assert code == 130 and seconds < 5, (code, seconds, said)
     assert said.count("\n") == 1 and "report interrupted" in said, said
     assert len(list((root / "results" / "figures").glob("*.svg"))) <= len(drawn) + 2, "it went on drawing"
