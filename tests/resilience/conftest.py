@@ -175,7 +175,7 @@ def spawner():
     process.stdin.write(json.dumps([MAZE, BANDIT, COUNTDOWN]) + "\n")
     yield ask
     process.stdin.close()
-    process.wait(30)
+    process.wait(300)  # a busy machine takes its time
 
 
 @pytest.fixture
