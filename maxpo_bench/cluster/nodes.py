@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from maxpo_bench.errors import Fault, InputError, one_line
 from maxpo_bench.machine import workers
 
 LOOK_S = 5.0
+ANSWER_S = 5.0  # a cluster that does not answer within is none
 
 
 def address_of(where):
@@ -21,6 +23,25 @@ def address_of(where):
     if "//" in address:
         raise InputError(f"--on {where}: the driver must run on a node of the cluster; there, say --on ray:auto")
     return address or "local"
+
+
+def check_answers(address):
+    """InputError when nothing listens at a cluster's address: Ray would wait, for one that is no more for ever."""
+    from ray._private.services import get_ray_address_from_environment  # RAY_ADDRESS, or what `ray start` wrote down
+
+    try:
+        found = get_ray_address_from_environment(address, None)
+    except ConnectionError:
+        found = None
+    if found in (None, "auto"):
+        raise InputError(f"--on ray:{address}: no cluster runs on this machine; `ray start --head` starts one")
+    host, colon, port = found.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # Ray says what is wrong with it
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError):
+        raise InputError(f"--on ray:{address}: no cluster answers at {found}; `ray start --head` starts one") from None
 
 
 def load_ray():
@@ -41,6 +62,8 @@ def connected(address):
     options = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options |= {"num_cpus": workers.num_workers(), "include_dashboard": False}
+    else:
+        check_answers(address)
     handlers = {number: signal.getsignal(number) for number in workers.STOP_SIGNALS}
     try:
         ray.init(address=address, **options)

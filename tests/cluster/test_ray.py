@@ -222,6 +222,20 @@ def pipelines(*tasks):
     return [f"results/pipeline/{task}/dvc.yaml" for task in tasks]
 
 
+@pytest.mark.parametrize("where", ["ray:127.0.0.1:9", "ray:auto"])
+@pytest.mark.parametrize("note", [True, False])
+def test_a_cluster_that_is_not_there_is_one_line(where, note, new_project, short_tmp):
+    """Also one that was: Ray would wait for the address that `ray start` wrote down. First here: later one of ours runs."""
+    folder = new_project(bandit=FAST)
+    (short_tmp / "ray").mkdir(exist_ok=True)
+    path = short_tmp / "ray" / "ray_current_cluster"
+    path.write_text("127.0.0.1:9") if note else path.unlink(missing_ok=True)
+    driver = Driver(folder, "run", "bandit", "--on", where)
+    text = driver.wait(code=2)
+    there = note or where != "ray:auto"
+    assert text.count("\n") == 1 and ("no cluster answers at 127.0.0.1:9" if there else "no cluster runs on this machine") in text
+
+
 def test_sixteen_cells_have_the_bytes_of_dvc_repro(nodes, new_project, start):
     tasks = {"bandit": FAST, "maze": tiny_tasks.MAZE, "cartpole": CARTPOLE, "countdown3": tiny_tasks.COUNTDOWN}
     folders = [new_project(name, ("rloo", "pkpo", "maxpo", "grpo"), **tasks) for name in ("on ray", "plain")]
