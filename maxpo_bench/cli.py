@@ -131,8 +131,8 @@ def console(argv=None):
             if error is None and not ended:
                 raise KeyboardInterrupt
 
-        def unraisable(about):  # what Python cannot raise it prints; an interruption comes again
-            if not issubclass(about.exc_type, KeyboardInterrupt):
+        def unraisable(about):  # what Python cannot raise it prints; an interruption, a forked worker's too, is no error to be told
+            if issubclass(about.exc_type, Exception):
                 sys.__unraisablehook__(about)
 
         sys.unraisablehook = unraisable

@@ -223,6 +223,31 @@ def test_a_stop_that_is_swallowed_comes_again(how):
     assert time.monotonic() - start < 10
 
 
+def test_a_worker_stopped_in_a_destructor_leaves_no_traceback():
+    """Nobody raises it again there: whoever waits for the worker kills it after two seconds."""
+    code = """
+import os, signal, time
+from maxpo_bench import cli
+from maxpo_bench.commands import plan
+from maxpo_bench.machine import workers
+
+class Dying:
+    def __del__(self):
+        os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(1)
+
+def work(job, tick):
+    Dying()
+    time.sleep(20)
+
+plan.run = lambda args: workers.run([0], work, "x", 1)
+cli.console(["plan"])
+"""
+    start = time.monotonic()
+    one_line(process(code), 130, "plan interrupted")
+    assert time.monotonic() - start < 15
+
+
 def test_another_error_in_a_destructor_is_still_said():
     code = SWALLOWED.replace("os.kill(os.getpid(), signal.SIGTERM)", "1 / 0").replace("time.sleep(20)", "return 0")
     done = process(code.format(how="Dying"))
