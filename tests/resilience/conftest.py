@@ -82,6 +82,13 @@ TASKS = {"maze": MAZE, "bandit": BANDIT, "cartpole": CARTPOLE, "countdown3": COU
 REPEATABLE = ("metrics.json", "curve.csv.gz", "ladder.csv.gz")
 
 
+def session_of(pid):
+    try:
+        return os.getsid(int(pid))
+    except ProcessLookupError:
+        return None
+
+
 class Command:
     """One `maxpo-bench` command that is running or has ended."""
 
@@ -98,6 +105,13 @@ class Command:
         """group: to the workers too, as a terminal's Ctrl-C does."""
         if self.wait(0) is None:
             (os.killpg if group else os.kill)(self.pid, number)
+
+    def workers_end(self, seconds=30):
+        """Workers of a killed command end at their next step: wait until no process of its session is left."""
+        deadline = time.monotonic() + seconds
+        while any(session_of(path.name) == self.pid for path in Path("/proc").glob("[0-9]*")):
+            assert time.monotonic() < deadline, "a worker outlives the command"
+            time.sleep(0.02)
 
     @property
     def output(self):

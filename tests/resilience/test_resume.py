@@ -31,6 +31,7 @@ def stop_midway(project, task, number=signal.SIGKILL):
     project.wait_for_checkpoints(command, 4)
     command.send(number)
     assert command.wait(5) is not None
+    command.workers_end()
     assert project.checkpoints(), f"stopped too early or too late: {command.output}"
     return project.checkpoints()
 
