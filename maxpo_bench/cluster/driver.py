@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from maxpo_bench.cluster import estimate, worker
-from maxpo_bench.cluster.nodes import Nodes, address_of, connected, load_ray
+from maxpo_bench.cluster.nodes import Nodes, address_of, check_answers, connected, load_ray
 from maxpo_bench.cluster.stages import BATCH, BATCH_S, Pipeline, resources
 from maxpo_bench.errors import Fault, InputError, one_line
 from maxpo_bench.machine import files, workers
@@ -35,6 +35,8 @@ def run(tasks, part, where, root=None):
     """
     address = address_of(where)
     load_ray()
+    if address != "local":
+        check_answers(address)
     root = Path(root or task_file.root())
     params = declared(root)
     slow = params["long_tasks"]
@@ -88,7 +90,9 @@ class Work:
         self.rank = estimate.ranks(self.after, self.known)
 
     def left(self, stages, slots):
-        return estimate.in_words(estimate.left(stages, self.known, self.cpus, self.rank, slots))
+        """How long these stages take, in words."""
+        least = estimate.in_words(estimate.left(stages, self.known, self.cpus, self.rank, slots))
+        return f"{'at least' if any(self.known[stage] is None for stage in stages) else 'about'} {least}"
 
     def said(self, slots):
         """In words: how many stages there are, how many run, how long they take. What waits for a stale stage counts as stale."""
@@ -98,8 +102,10 @@ class Work:
             if stage not in to_run:
                 to_run.add(stage)
                 todo += self.after[stage]
-        guess = ", some of unknown length" if any(self.known[stage] is None for stage in to_run) else ""
-        return f"{len(self.stages)} stages, {len(to_run)} to run: about {self.left(to_run, slots)} on {slots} slots{guess}"
+        unknown = sum(self.known[stage] is None for stage in to_run)
+        guess = f" ({unknown} of unknown length)" if unknown else ""
+        waits = " with what waits for them" if len(to_run) > len(self.stale) else ""
+        return f"{len(self.stages)} stages, {len(to_run)} to run{waits}: {self.left(to_run, slots)} on {slots} slots{guess}"
 
 
 class Driver:
@@ -273,7 +279,7 @@ class Driver:
         self.last_line = now
         left = self.work.left(self.work.stages - self.ended.keys(), self.nodes.slots)
         running, failed = min(len(self.running), self.nodes.slots), self.count("failed")
-        text = f"{len(self.ended)} of {len(self.work.stages)} done, {running} running, {failed} failed, about {left} left"
+        text = f"{len(self.ended)} of {len(self.work.stages)} done, {running} running, {failed} failed, {left} left"
         if terminal:
             print(f"\r{text[: shutil.get_terminal_size().columns - 1]}\033[K", end="", file=sys.stderr, flush=True)
         else:
@@ -308,4 +314,6 @@ class Driver:
             print(f"{self.noted} finished stages are not recorded yet; the same command does it")
         names = [f"{self.count(how)} {how}" for how in ("ran", "up to date", "failed", "skipped") if self.count(how)]
         print(f"{', '.join(names)}, after {estimate.in_words(seconds)}")
+        if any(how == "ran" and stage.key == "dvc.yaml:report" for stage, how in self.ended.items()):
+            print(f"Report: {self.root / 'results' / 'report.html'} (and report.md)")
         return 1 if self.left or self.noted or self.count("failed") else 0

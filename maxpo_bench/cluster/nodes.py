@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 from maxpo_bench.cluster import worker
 from maxpo_bench.errors import Fault, InputError, one_line
@@ -48,6 +49,8 @@ def load_ray():
     """The module ray, quiet. InputError with what to install where it is not there."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if (Path.home() / ".ray" / "auth_token").is_file():  # as Ray itself does, but where an address is given
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError:
@@ -68,7 +71,8 @@ def connected(address):
     try:
         ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise InputError(f"--on ray:{address}: cannot join it: {one_line(error)}") from None
+        told = "it runs, but has another version of Ray, another RAY_AUTH_MODE or another ~/.ray/auth_token"
+        raise InputError(f"--on ray:{address}: cannot join it ({one_line(error)}): {told}") from None
     except Exception as error:  # what Ray raises when a node of its own does not start in 30 s
         raise Fault(f"Ray does not start: {one_line(error)}") from None
     finally:

@@ -135,8 +135,9 @@ def said(states, seconds, name=""):
     """How many of these stages are to run, and how long that takes, in words."""
     to_run = [stage for stage, (state, _) in states.items() if state != "up to date"]
     total = sum(seconds.get(stage) or 0.0 for stage in to_run)
-    guess = ", some of unknown length" if any(seconds.get(stage) is None for stage in to_run) else ""
-    return f"{name + ': ' if name else ''}{len(states)} stages, {len(to_run)} to run: about {total / 60:.1f} min{guess}"
+    unknown = sum(seconds.get(stage) is None for stage in to_run)
+    took = f"at least {total / 60:.1f} min ({unknown} of unknown length)" if unknown else f"about {total / 60:.1f} min"
+    return f"{name + ': ' if name else ''}{len(states)} stages, {len(to_run)} to run: {took}"
 
 
 def forecast(root, params, stages):

@@ -220,4 +220,4 @@ def test_plan_says_how_long_it_takes_on_how_many_slots(project, run_cli):
     done = run_cli(project, "plan", "--on", "ray", MAXPO_BENCH_WORKERS="4")
     assert done.returncode == 0, done.stderr
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("on Ray, this machine: 14 stages, 14 to run: about ") and "on 4 slots" in last
+    assert last.startswith("on Ray, this machine: 14 stages, 14 to run: at least ") and "on 4 slots" in last

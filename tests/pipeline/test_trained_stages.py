@@ -65,7 +65,7 @@ def test_run_studies_and_estimators_and_what_plain_repro_leaves(extended, run_cl
     ):
         done = run_cli(extended, "run", words)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert f"{stages} stages, {stages} to run: about" in done.stdout and (extended / "results" / folder).is_file()
+        assert f"{stages} stages, {stages} to run: " in done.stdout and (extended / "results" / folder).is_file()
         assert "Running stage 'report'" in done.stdout, "the report has not seen what is new"
         again = run_cli(extended, "run", words)
         assert "Running stage" not in again.stdout and f"{stages} stages, 0 to run" in again.stdout, again.stdout
