@@ -203,7 +203,7 @@ class Driver:
         self.pipeline.clear(stage)
         log = self.root / ".resume" / "ray" / "here.txt"
         log.parent.mkdir(parents=True, exist_ok=True)
-        self.here = (stage, worker.start_command(stage.command, self.root, dict(os.environ), log), log)
+        self.here = (stage, worker.start_command(stage.command, self.root, dict(os.environ), log), log, time.monotonic())
 
     # ------------------------------------------------------------------------------------------------- what comes back
 
@@ -216,9 +216,9 @@ class Driver:
             for ref in self.ray.wait(refs, num_returns=len(refs), timeout=0)[0]:
                 self.take(self.running.pop(ref), ref)
         if self.here and self.here[1].poll() is not None:
-            (stage, process, log), self.here = self.here, None
+            (stage, process, log, start), self.here = self.here, None
             worker.kill(process)
-            self.judge(stage, process.returncode, worker.tail(log), "")
+            self.judge(stage, process.returncode, worker.tail(log), f" in {time.monotonic() - start:.1f} s here")
 
     def take(self, stage, ref):
         """The outcome of a task: a result, a node that may not run any, or what Ray says went wrong."""
@@ -278,7 +278,7 @@ class Driver:
             return
         self.last_line = now
         left = self.work.left(self.work.stages - self.ended.keys(), self.nodes.slots)
-        running, failed = min(len(self.running), self.nodes.slots), self.count("failed")
+        running, failed = min(len(self.running), self.nodes.slots) + bool(self.here), self.count("failed")
         text = f"{len(self.ended)} of {len(self.work.stages)} done, {running} running, {failed} failed, {left} left"
         if terminal:
             print(f"\r{text[: shutil.get_terminal_size().columns - 1]}\033[K", end="", file=sys.stderr, flush=True)
