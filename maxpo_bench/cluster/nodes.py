@@ -13,6 +13,7 @@ from maxpo_bench.errors import Fault, InputError, one_line
 from maxpo_bench.machine import workers
 
 LOOK_S = 5.0
+START_ONE = "`ray start --head` starts one (docs/many-machines.md)"
 ANSWER_S = 5.0  # a cluster that does not answer within is none
 
 
