@@ -34,7 +34,7 @@ def run(tasks, part, where, root=None):
     Returns the exit code: 1 when a stage failed (what does not need it has run) or could not be recorded.
     """
     address = address_of(where)
-    load_ray()
+    load_ray(address)
     if address != "local":
         check_answers(address)
     root = Path(root or task_file.root())

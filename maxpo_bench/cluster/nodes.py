@@ -1,6 +1,7 @@
 """Ray itself: joining a cluster, or one of this machine alone, and the nodes that are in it."""
 
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -50,12 +51,16 @@ def check_answers(address):
         ) from None
 
 
-def load_ray():
-    """The module ray, quiet. InputError with what to install where it is not there."""
+def load_ray(address):
+    """The module ray, quiet, for a cluster or "local". InputError with what to install where it is not there."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if (Path.home() / ".ray" / "auth_token").is_file():  # as Ray itself does, but where an address is given
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "RAY_AUTH_MODE" in os.environ:  # read when ray is imported
+        pass
+    elif address == "local":  # without one Ray writes a token into the home, which later clusters would ask for
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    elif (Path.home() / ".ray" / "auth_token").is_file():  # as Ray does, but where an address is given
+        os.environ["RAY_AUTH_MODE"] = "token"
     try:
         import ray
     except ImportError:
@@ -66,7 +71,7 @@ def load_ray():
 @contextmanager
 def connected(address):
     """The module ray, connected to a cluster, or to one of this machine that ends with the block. Signals stay ours."""
-    ray = load_ray()
+    ray = load_ray(address)
     options = {"log_to_driver": False, "logging_level": "ERROR"}
     if address == "local":
         options |= {"num_cpus": workers.num_workers(), "include_dashboard": False}
