@@ -37,18 +37,14 @@ def check_answers(address):
     except ConnectionError:
         found = None
     if found in (None, "auto"):
-        raise InputError(
-            f"--on ray:{address}: no cluster runs on this machine; `ray start --head` starts one (docs/many-machines.md)"
-        )
+        raise InputError(f"--on ray:{address}: no cluster runs on this machine; {START_ONE}")
     host, colon, port = found.rpartition(":")
     if not colon or not port.isdigit():
         return  # Ray says what is wrong with it
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
     except (OSError, OverflowError):
-        raise InputError(
-            f"--on ray:{address}: no cluster answers at {found}; `ray start --head` starts one (docs/many-machines.md)"
-        ) from None
+        raise InputError(f"--on ray:{address}: no cluster answers at {found}; {START_ONE}") from None
 
 
 def load_ray(address):

@@ -283,13 +283,11 @@ def test_a_lost_node_loses_no_more_than_since_the_last_checkpoint(nodes, new_pro
     driver.until(lambda: (kept(folder) or (0,))[0] > 200)
     node, before = driver.until(where), kept(folder)[0]
     nodes.remove(node)
-    removed, steps = time.monotonic(), []
+    steps = []
     while driver.process.poll() is None:
         steps += [found[0] for found in [kept(folder)] if found]
         time.sleep(0.05)
-    text = driver.wait()
-    if time.monotonic() - removed > 60:  # Ray takes half a minute to say so; a quick machine has done all by then
-        assert "is lost; what ran there goes on elsewhere" in text
+    driver.wait()  # that a node is lost it says where Ray knows it before all is done: test_without_ray.py
     assert min(steps) >= before and max(steps) > before, (before, steps[:20])
     for name in REPEATABLE[:4]:
         ours, theirs = (each / "results/runs/bandit/maxpo" / name for each in (folder, undisturbed))

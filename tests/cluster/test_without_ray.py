@@ -8,7 +8,7 @@ import time
 import pytest
 
 from maxpo_bench.cluster import estimate, worker
-from maxpo_bench.cluster.nodes import address_of
+from maxpo_bench.cluster.nodes import Nodes, address_of
 from maxpo_bench.cluster.stages import Pipeline, resources
 from maxpo_bench.errors import InputError
 from maxpo_bench.pipeline.plan import declared
@@ -65,6 +65,28 @@ def test_without_ray_one_line_says_how_to_install_it(monkeypatch, capsys):
         assert cli.main(words) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and 'pip install "maxpo-bench[suite,ray]"' in error
+
+
+class OneNodeLess:
+    """What Nodes asks Ray: two nodes of two cores, of which the second is lost."""
+
+    def __init__(self):
+        self.lost = False
+
+    def nodes(self):
+        about = {"NodeManagerHostname": "host", "NodeManagerAddress": "10.0.0.1", "Resources": {"CPU": 2.0}}
+        return [{**about, "NodeID": name * 16, "Alive": not (self.lost and name == "b")} for name in "ab"]
+
+
+def test_a_node_that_is_lost_is_said_once_and_its_slots_are_gone():
+    ray, lines = OneNodeLess(), []
+    nodes = Nodes(ray, lines.append)
+    assert nodes.slots == 4 and lines == []
+    ray.lost, nodes.next_look = True, 0.0
+    nodes.look()
+    nodes.next_look = 0.0
+    nodes.look()
+    assert nodes.slots == 2 and lines == ["node host (10.0.0.1, bbbbbbbb) is lost; what ran there goes on elsewhere"]
 
 
 def test_what_is_chosen(pipeline):
