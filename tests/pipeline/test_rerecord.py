@@ -1,10 +1,13 @@
 """`maxpo-bench rerecord`: code that changed but not its numbers costs two seeds, and another number is never recorded."""
 
+import gzip
 import json
 import subprocess
 
 import pytest
 import yaml
+
+from maxpo_bench.pipeline import proof
 
 pytestmark = pytest.mark.slow
 CELLS = {"base@bandit", "train@bandit-rloo", "train@bandit-pkpo", "train@bandit-maxpo"}
@@ -38,6 +41,15 @@ def test_a_remark_in_the_code_is_proved_and_recorded(clone, states, dvc, run_cli
         if "pipeline" not in file.parts:
             assert file.read_bytes() == data, file
     assert not list((clone / ".resume").glob("rerecord*"))
+
+
+def test_a_default_cell_without_its_curve_is_not_proved(tmp_path):
+    for name in ("published", "here"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text('{"status": "ok", "seeds": [0]}')
+    (tmp_path / "here" / "curve.csv.gz").write_bytes(gzip.compress(b"seed,step"))
+    folders = tmp_path / "published", tmp_path / "here"
+    assert proof.first_difference(*folders, tables=True) == "curve.csv.gz" and proof.first_difference(*folders) == ""
 
 
 def test_another_number_is_refused(clone, states, git, run_cli):
